@@ -1,0 +1,323 @@
+"""The one place that opens rasters."""
+
+import hashlib
+import json
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from tiles.errors import RasterError
+from tiles.frame import Frame
+from tiles.grid import whole_ratio
+from tiles.level import Level, open_dataset
+from tiles.resample import Mask, Pixels, block_all, block_mean, enlarge
+from tiles.window import Window
+
+_STRIP_BYTES = 64 << 20
+_BLOCK = 128
+_FINGERPRINT_BLOCKS = 16
+_SAMPLE_BLOCKS = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chip:
+    """Pixels of a raster.
+
+    Attributes:
+        data: (C, H, W), in the raster's data type. Where not valid, the values mean nothing.
+        valid: (H, W) bool. Where the raster has data: in any of the bands read where their type is
+            unsigned, in all of them where it is not. A reduced pixel counts if half of what lies
+            beneath does.
+        whole: (H, W) bool. Where all that lies beneath a pixel has data. The same as `valid` unless
+            the chip is reduced; where it was read from an overview, as far as that one knows.
+        frame: Where the pixels lie on the ground.
+    """
+
+    data: Pixels
+    valid: Mask
+    whole: Mask
+    frame: Frame
+
+
+class Raster:
+    """A raster on the ground, read window by window. Safe to read from several threads.
+
+    Only bands that hold data count, from 1. An alpha band says which pixels are valid and is not
+    one of them. A single band with a palette reads as three bands, red, green and blue. Values
+    are as stored: scale and offset tags are not applied.
+
+    Attributes:
+        source: What was opened.
+        frame: Shape, transform and CRS.
+        count: Number of data bands.
+        dtype: The numpy data type that holds the values of every data band.
+        nodata: The nodata value of the first data band, if it has one.
+        colors: What each data band shows: "red", "gray", "undefined" and so on.
+        descriptions: The name of each data band, where it has one.
+        overviews: Raster pixels per pixel of each overview, finest first.
+    """
+
+    def __init__(self, source: str, frame: Frame, level: Level, overviews: tuple[int, ...]) -> None:
+        self.source = source
+        self.frame = frame
+        self.count = len(level.colors)
+        self.dtype = level.dtype
+        self.nodata = level.nodata
+        self.colors = level.colors
+        self.descriptions = level.descriptions
+        self.overviews = overviews
+        self._base = level
+        self._coarser: dict[int, Level] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, source: str | Path) -> Self:
+        """Open any raster that GDAL reads: a file, a `/vsi...` path or an http(s) URL.
+
+        Raises:
+            RasterError: If it cannot be opened, is not placed on the ground by a CRS and a
+                transform, or holds no real numbers.
+        """
+        source = str(source)
+        dataset = open_dataset(source)
+        try:
+            with rasterio.Env():  # GDAL's warnings go to the log, not to stderr
+                overviews = tuple(dataset.overviews(1))
+                return cls(source, _frame(dataset, source), Level(dataset, source), overviews)
+        except RasterError:
+            dataset.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            for level in (self._base, *self._coarser.values()):
+                level.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def window(self) -> Window:
+        """The whole raster."""
+        height, width = self.frame.shape
+        return Window(0, 0, width, height)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell this raster from another one, whatever its file is called.
+
+        They stand for shape, data type, transform, CRS, nodata, number of bands and the pixels of
+        about 16 evenly spread blocks. It is a sample: an edit between the blocks goes unseen.
+        """
+        about = self.frame.to_dict() | {
+            "crs": self.frame.crs.to_string(),  # the text of an authority's CRS may be revised
+            "dtype": self.dtype.name,
+            "count": self.count,
+            "nodata": repr(self.nodata),
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for window in _spread(self.frame.shape, _FINGERPRINT_BLOCKS):
+            chip = self.read(window)
+            digest.update(chip.data.astype(self.dtype.newbyteorder("<"), copy=False).tobytes())
+            digest.update(chip.valid.tobytes())
+        return digest.hexdigest()[:16]
+
+    def read(self, window: Window, bands: Sequence[int] | None = None, scale: float = 1.0) -> Chip:
+        """Read a window, at a scale.
+
+        A pixel of the chip is the same, to the last bit, through whatever window it is read.
+
+        At a scale k above 1 a pixel is the mean of the valid pixels of a block of k x k raster
+        pixels; it is valid where half of them are. Blocks are taken from an overview where one
+        divides k. At a scale below 1 pixels are interpolated linearly between the centres of the
+        valid raster pixels, and as valid as the raster pixel they lie in.
+
+        Args:
+            window: Raster pixels. At a scale k above 1 its edges are multiples of k, or the
+                raster's far edges.
+            bands: Data bands from 1, in the order wanted; None: all.
+            scale: Raster pixels per chip pixel: a whole number or one over a whole number.
+
+        Raises:
+            ValueError: If the window leaves the raster or does not fit the scale.
+            RasterError: If a band does not exist or the raster cannot be read.
+        """
+        coarser, finer = whole_ratio(scale)
+        self._check_window(window, coarser)
+        chosen = self._check_chosen(bands)
+        if finer > 1:
+            data, valid = self._read_finer(window, chosen, finer)
+        elif coarser > 1:
+            return self._read_coarser(window, chosen, coarser)
+        else:
+            data, valid = self._read_level(self._base, window, chosen)
+        return Chip(data, valid, valid, self.frame.crop(window, scale))
+
+    def sample(
+        self, bands: Sequence[int] | None = None, max_px: int = 1_000_000
+    ) -> tuple[Pixels, Mask]:
+        """Pixels that speak for the whole raster, for statistics. Always the same ones.
+
+        The whole raster where it is small; else its finest overview that is small enough; else 64
+        evenly spread blocks of 128 x 128 pixels.
+
+        Args:
+            bands: Data bands from 1; None: all.
+            max_px: What counts as small, in pixels.
+
+        Returns:
+            Values (C, N) and validity (N,).
+        """
+        chosen = self._check_chosen(bands)
+        for _, level in self._levels():
+            height, width = level.shape
+            if height * width <= max_px:
+                places = [(level, Window(0, 0, width, height))]
+                break
+        else:
+            blocks = _spread(self.frame.shape, _SAMPLE_BLOCKS)
+            places = [(self._base, block) for block in blocks]
+        parts = [self._read_level(level, window, chosen) for level, window in places]
+        values = np.concatenate([data.reshape(len(chosen), -1) for data, _ in parts], axis=1)
+        return values, np.concatenate([valid.ravel() for _, valid in parts])
+
+    def _check_window(self, window: Window, coarser: int) -> None:
+        if not self.window.contains(window):
+            raise ValueError(f"{window}: leaves the raster (expected inside {self.window}).")
+        starts = window.col % coarser == 0 == window.row % coarser
+        ends = (window.right % coarser == 0 or window.right == self.window.right) and (
+            window.bottom % coarser == 0 or window.bottom == self.window.bottom
+        )
+        if not (starts and ends):
+            raise ValueError(
+                f"{window}: does not fit scale {coarser} (expected edges at multiples of "
+                f"{coarser}, or the raster's far edges)."
+            )
+
+    def _check_chosen(self, bands: Sequence[int] | None) -> list[int]:
+        chosen = list(range(1, self.count + 1) if bands is None else bands)
+        wrong = [band for band in chosen if not 1 <= band <= self.count]
+        if wrong or not chosen:
+            raise RasterError(
+                f"Bands {chosen} of {self.source}: no such bands (expected some of 1 to "
+                f"{self.count}). Choose bands that it has."
+            )
+        return chosen
+
+    def _read_finer(self, window: Window, bands: list[int], factor: int) -> tuple[Pixels, Mask]:
+        around = Window.spanning(
+            max(window.col - 1, 0),
+            max(window.row - 1, 0),
+            min(window.right + 1, self.window.right),
+            min(window.bottom + 1, self.window.bottom),
+        )
+        data, valid = self._read_level(self._base, around, bands)
+        rows = (1 - (window.row - around.row), 1 - (around.bottom - window.bottom))
+        cols = (1 - (window.col - around.col), 1 - (around.right - window.right))
+        data = np.pad(data, ((0, 0), rows, cols), mode="edge")
+        return enlarge(data, np.pad(valid, (rows, cols), mode="edge"), factor)
+
+    def _read_coarser(self, window: Window, bands: list[int], factor: int) -> Chip:
+        step, level = [(step, level) for step, level in self._levels() if factor % step == 0][-1]
+        (height, width), rest = window.shape_at(step), factor // step
+        source = Window(window.col // step, window.row // step, width, height)
+        frame = self.frame.crop(window, factor)
+        if rest == 1:
+            data, valid = self._read_level(level, source, bands)
+            return Chip(data, valid, valid, frame)
+        data = np.empty((len(bands), *frame.shape), self.dtype)
+        valid, whole = np.empty(frame.shape, bool), np.empty(frame.shape, bool)
+        row_bytes = width * len(bands) * (self.dtype.itemsize + 8)
+        for strip in _strips(source, rest * max(1, _STRIP_BYTES // (row_bytes * rest))):
+            pixels, has_data = self._read_level(level, strip, bands)
+            means, kept = block_mean(pixels, has_data, rest)
+            start = (strip.row - source.row) // rest
+            rows = slice(start, start + len(kept))
+            data[:, rows], valid[rows], whole[rows] = means, kept, block_all(has_data, rest)
+        return Chip(data, valid, whole, frame)
+
+    def _levels(self) -> Iterator[tuple[int, Level]]:
+        """The raster, then the overviews that can stand for it, each with its factor."""
+        yield 1, self._base
+        for position, factor in enumerate(self.overviews):
+            with self._lock:
+                if factor not in self._coarser:
+                    self._coarser[factor] = self._open_overview(position)
+                level = self._coarser[factor]
+                whole = level.shape == self.window.shape_at(factor)
+                can_stand_in = whole and level.judges_like(self._base)
+            if can_stand_in:
+                yield factor, level
+
+    def _open_overview(self, position: int) -> Level:
+        return Level(open_dataset(self.source, overview_level=position), self.source)
+
+    def _read_level(self, level: Level, window: Window, bands: list[int]) -> tuple[Pixels, Mask]:
+        with self._lock:
+            return level.read(window, bands)
+
+
+def _frame(dataset: DatasetReader, source: str) -> Frame:
+    if dataset.transform == Affine.identity() or not dataset.crs:
+        tied = "ground control points" if dataset.gcps[0] else "RPCs" if dataset.rpcs else ""
+        if tied:
+            raise RasterError(
+                f"Raster {source}: placed by {tied} only (expected a CRS and a transform). "
+                f"Warp it first: `gdalwarp {source} warped.tif` or `rio warp`."
+            )
+        lacking = "CRS" if not dataset.crs else "transform"
+        raise RasterError(
+            f"Raster {source}: no {lacking} (expected a georeferenced raster). If you know where "
+            f"it lies, say so first: `gdal_edit.py -a_srs EPSG:... -a_ullr ...`."
+        )
+    try:
+        crs = CRS.from_wkt(dataset.crs.to_wkt(version="WKT2_2019"))
+        return Frame(dataset.shape, dataset.transform, crs)
+    except (CRSError, RasterioError, ValueError) as error:
+        raise RasterError(
+            f"Raster {source}: georeference not understood ({error}). "
+            "Set its CRS and transform anew: `gdal_edit.py -a_srs EPSG:... -a_ullr ...`."
+        ) from error
+
+
+def _strips(window: Window, height: int) -> Iterator[Window]:
+    """The window in strips of at most `height` rows."""
+    for row in range(window.row, window.bottom, height):
+        yield Window(window.col, row, window.width, min(height, window.bottom - row))
+
+
+def _spread(shape: tuple[int, int], wanted: int) -> list[Window]:
+    """About `wanted` square blocks, evenly spread from edge to edge; fewer on a small raster."""
+    height, width = shape
+    most_rows, most_cols = (math.ceil(length / _BLOCK) for length in shape)
+    rows = min(max(1, round(math.sqrt(wanted * height / width))), most_rows)
+    cols = min(math.ceil(wanted / rows), most_cols)
+    rows = min(math.ceil(wanted / cols), most_rows)
+    block = (min(_BLOCK, width), min(_BLOCK, height))
+    return [
+        Window(int(col), int(row), *block)
+        for row in np.linspace(0, height - block[1], rows).round()
+        for col in np.linspace(0, width - block[0], cols).round()
+    ]

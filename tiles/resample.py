@@ -1,0 +1,102 @@
+"""Fewer or more pixels from pixels, where some are not valid.
+
+Both ways work pixel by pixel in a fixed order, so a result never depends, to the last bit, on
+what else was asked for in the same call.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.number]
+Mask = npt.NDArray[np.bool_]
+Plane = npt.NDArray[np.float64]
+
+
+def block_mean(data: Pixels, valid: Mask, factor: int) -> tuple[Pixels, Mask]:
+    """Average the valid pixels of each block of factor x factor pixels.
+
+    Args:
+        data: (C, H, W). Integers stay integers: their means are rounded.
+        valid: (H, W). Pixels that are not valid take no part.
+        factor: Block side in pixels. The last blocks are partial where it does not divide H or W.
+
+    Returns:
+        Means (C, ceil(H / factor), ceil(W / factor)), and where at least half of a block's pixels
+        are valid. The mean of a block without a valid pixel is 0.
+    """
+    count = _block_sum(valid.astype(np.float64), factor)
+    inside = np.outer(*(_block_lengths(length, factor) for length in valid.shape))
+    means = np.empty((len(data), *count.shape), data.dtype)
+    for plane, mean in zip(data, means, strict=True):
+        total = _block_sum(np.where(valid, plane, 0).astype(np.float64), factor)
+        _store(total / np.maximum(count, 1), mean)
+    return means, 2 * count >= inside
+
+
+def block_all(valid: Mask, factor: int) -> Mask:
+    """Where every pixel of a block of factor x factor is valid; (H, W) as for `block_mean`."""
+    rows, cols = (np.arange(0, length, factor) for length in valid.shape)
+    whole: Mask = np.logical_and.reduceat(
+        np.logical_and.reduceat(valid, rows, axis=0), cols, axis=1
+    )
+    return whole
+
+
+def enlarge(data: Pixels, valid: Mask, factor: int) -> tuple[Pixels, Mask]:
+    """Interpolate linearly between pixel centres, `factor` new pixels per pixel and axis.
+
+    Args:
+        data: (C, H + 2, W + 2), with a margin of one pixel on every side. Integers stay integers.
+        valid: (H + 2, W + 2). Pixels that are not valid take no part.
+        factor: New pixels per pixel along each axis.
+
+    Returns:
+        Pixels (C, H * factor, W * factor), and their validity: that of the pixel they lie in.
+    """
+    weight = _interpolate(valid.astype(np.float64), factor)
+    inner = valid[1:-1, 1:-1].repeat(factor, axis=0).repeat(factor, axis=1)
+    pixels = np.empty((len(data), *weight.shape), data.dtype)
+    for plane, pixel in zip(data, pixels, strict=True):
+        total = _interpolate(np.where(valid, plane, 0).astype(np.float64), factor)
+        _store(np.divide(total, weight, out=total, where=weight > 0), pixel)
+    return pixels, inner
+
+
+def _store(values: Plane, out: npt.NDArray[np.number]) -> None:
+    out[...] = np.rint(values) if np.issubdtype(out.dtype, np.integer) else values
+
+
+def _block_lengths(length: int, factor: int) -> npt.NDArray[np.int64]:
+    """How many of `length` pixels fall in each block."""
+    starts = np.arange(0, length, factor)
+    return np.minimum(length - starts, factor)
+
+
+def _block_sum(plane: Plane, factor: int) -> Plane:
+    height, width = plane.shape
+    padded = np.pad(plane, ((0, -height % factor), (0, -width % factor)))
+    rows = _sum([padded[step::factor] for step in range(factor)])
+    return _sum([rows[:, step::factor] for step in range(factor)])
+
+
+def _sum(parts: list[Plane]) -> Plane:
+    """Sum arrays one after the other, in this order."""
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _interpolate(plane: Plane, factor: int) -> Plane:
+    return _interpolate_rows(_interpolate_rows(plane, factor).T, factor).T
+
+
+def _interpolate_rows(plane: Plane, factor: int) -> Plane:
+    """New rows between the centres of the old ones; the first and last old row are margin."""
+    before, here, after = plane[:-2], plane[1:-1], plane[2:]
+    rows = np.empty((len(here) * factor, plane.shape[1]))
+    for phase in range(factor):
+        shift = (phase + 0.5) / factor - 0.5  # of the new centre from the old one, in old rows
+        neighbour = before if shift < 0 else after
+        rows[phase::factor] = (1 - abs(shift)) * here + abs(shift) * neighbour
+    return rows
