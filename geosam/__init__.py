@@ -1,0 +1,55 @@
+"""geosam: promptable segmentation for maps.
+
+Clicks and boxes in map coordinates in, georeferenced polygons out. See `docs/` and `geosam --help`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geosam.masks import Mask
+    from geosam.model import load_model
+    from geosam.output import write
+    from geosam.polygons import vectorize
+    from geosam.prompts import Prompt, PromptSet
+    from geosam.protocol import Model, TilePrompt
+    from geosam.verbs import encode, preview, segment
+
+__version__ = "0.1.0"
+
+# Names are loaded when they are first used: importing geosam stays quick and never loads torch.
+_HOMES = {
+    "Mask": "geosam.masks",
+    "Model": "geosam.protocol",
+    "Prompt": "geosam.prompts",
+    "PromptSet": "geosam.prompts",
+    "TilePrompt": "geosam.protocol",
+    "encode": "geosam.verbs",
+    "load_model": "geosam.model",
+    "preview": "geosam.verbs",
+    "segment": "geosam.verbs",
+    "vectorize": "geosam.polygons",
+    "write": "geosam.output",
+}
+
+__all__ = [
+    "Mask",
+    "Model",
+    "Prompt",
+    "PromptSet",
+    "TilePrompt",
+    "encode",
+    "load_model",
+    "preview",
+    "segment",
+    "vectorize",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geosam' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

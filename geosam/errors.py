@@ -1,0 +1,47 @@
+"""What can go wrong with prompts, models, masks and results.
+
+::
+
+    GeosamError
+    ├── PromptError        (ValueError)       points, boxes or polygons that name no object
+    ├── BandError          (ValueError)       bands that the raster does not have
+    ├── WeightsError       (ValueError)       weights that are missing, damaged or of another model
+    ├── ModelError         (ValueError)       a model that cannot do what is asked of it
+    ├── MaskError          (ValueError)       masks that cannot become polygons
+    └── OutputError        (ValueError)       a result that a file cannot hold
+        └── OutputExists   (FileExistsError)  a file that would be overwritten
+
+Rasters and feature stores raise the errors of `tiles.errors`.
+"""
+
+
+class GeosamError(Exception):
+    """Any error of this package."""
+
+
+class PromptError(GeosamError, ValueError):
+    """Points, boxes or polygons that do not say which object is meant."""
+
+
+class BandError(GeosamError, ValueError):
+    """Bands that the raster does not have, or not one or three of them."""
+
+
+class WeightsError(GeosamError, ValueError):
+    """Model weights that are missing, damaged or of another model."""
+
+
+class ModelError(GeosamError, ValueError):
+    """A model that cannot do what is asked of it."""
+
+
+class MaskError(GeosamError, ValueError):
+    """A mask or a label raster that cannot become polygons."""
+
+
+class OutputError(GeosamError, ValueError):
+    """A result that cannot be written as asked."""
+
+
+class OutputExists(OutputError, FileExistsError):
+    """A file that already exists and was not to be overwritten."""

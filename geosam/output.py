@@ -1,0 +1,253 @@
+"""Writes polygons to vector files: whole, or not at all."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import geopandas
+import pandas
+import pyogrio
+from pandas.api import types
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS
+
+from geosam.errors import OutputError, OutputExists
+
+Mode: TypeAlias = Literal["create", "append", "replace"]
+
+_DRIVERS = {
+    ".gpkg": "GPKG",
+    ".geojson": "GeoJSON",
+    ".json": "GeoJSON",
+    ".fgb": "FlatGeobuf",
+    ".shp": "ESRI Shapefile",
+    ".parquet": "Parquet",
+}
+_POLYGONS = {"Polygon", "MultiPolygon"}
+_SHAPEFILE_PARTS = (
+    *(".shp", ".shx", ".dbf", ".prj", ".cpg"),
+    *(".qix", ".sbn", ".sbx", ".qpj", ".idm", ".ind", ".shp.xml"),
+)
+_SHAPEFILE_NAME_BYTES = 10
+
+
+def write(
+    gdf: geopandas.GeoDataFrame,
+    path: str | Path,
+    *,
+    layer: str | None = None,
+    mode: Mode = "create",
+) -> None:
+    """Write polygons to the kind of file that the path's extension names.
+
+    ==================  ============================================================
+    .gpkg               GeoPackage; the only one with several layers
+    .geojson, .json     GeoJSON as RFC 7946 wants it: WGS 84, 7 decimals, cut at the
+                        antimeridian
+    .fgb                FlatGeobuf; in spatial order, or in rows' order without a
+                        spatial index where a geometry is missing
+    .shp                Shapefile; column names as `shapefile_names` shortens them
+    .parquet            GeoParquet
+    ==================  ============================================================
+
+    GeoPackage and FlatGeobuf hold polygons as MultiPolygons. Rows without geometry are kept. The
+    file appears under its name when it is whole; until then an older one stays as it was.
+
+    Args:
+        gdf: The polygons, in a known CRS.
+        path: The file, in an existing folder.
+        layer: Name of the layer, in a GeoPackage only; None: the file's name.
+        mode: "create": a new file. "replace": a new file, or in place of an older one; in a
+            GeoPackage only the layer is replaced. "append": more rows in, or one more layer of, a
+            GeoPackage.
+
+    Raises:
+        OutputExists: If the file exists and the mode is "create".
+        OutputError: If the file cannot hold the polygons, or not without a loss.
+    """
+    path = Path(path)
+    driver = _driver(path)
+    check_path(path, layer=layer, mode=mode)
+    if gdf.crs is None:
+        raise OutputError(f"{path}: polygons without a CRS (expected one). Set it with set_crs.")
+    layer = layer or path.stem
+    amend = driver == "GPKG" and path.exists()
+    append = amend and mode == "append" and layer in _layers(path)
+    if append:
+        gdf = _like_layer(gdf, path, layer)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        if amend:
+            shutil.copyfile(path, draft)
+        problem = _write(gdf, draft, driver, layer, append)
+        if problem:
+            raise OutputError(
+                f"{path}: {problem} (expected polygons that {path.suffix} can hold without a "
+                "loss). Write another format, such as .gpkg."
+            )
+        _publish(draft, path)
+
+
+def shapefile_names(columns: Iterable[str]) -> dict[str, str]:
+    """The names that columns get in a Shapefile: at most 10 bytes, unlike in more than case.
+
+    A longer name is cut; where that makes two alike, the later one ends in _1, _2 and so on.
+    """
+    names: dict[str, str] = {}
+    for column in columns:
+        taken = {name.lower() for name in names.values()}
+        candidates = (_cut(column, f"_{n}" if n else "") for n in range(len(taken) + 1))
+        names[column] = next(name for name in candidates if name.lower() not in taken)
+    return names
+
+
+def _cut(name: str, ending: str) -> str:
+    kept = name.encode()[: _SHAPEFILE_NAME_BYTES - len(ending)].decode(errors="ignore")
+    return kept + ending
+
+
+def _driver(path: Path) -> str:
+    driver = _DRIVERS.get(path.suffix.lower())
+    if driver is None:
+        raise OutputError(
+            f"{path}: extension {path.suffix!r} (expected one of {', '.join(_DRIVERS)}). "
+            "Choose one of them."
+        )
+    return driver
+
+
+def check_path(path: Path, *, layer: str | None = None, mode: Mode = "create") -> None:
+    """Refuse early what `write` would refuse whatever the polygons are.
+
+    Raises:
+        OutputExists: If the file exists and the mode is "create".
+        OutputError: If polygons cannot be written there, or not in this mode.
+    """
+    _driver(path)
+    is_geopackage = path.suffix.lower() == ".gpkg"
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode: {mode!r} (expected one of {', '.join(get_args(Mode))}).")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: no folder {path.parent} (expected it to exist). Create it.")
+    if layer is not None and not is_geopackage:
+        raise OutputError(
+            f"{path}: layer {layer!r} (expected none; only a .gpkg has layers). Leave it out."
+        )
+    if mode == "append" and not is_geopackage:
+        raise OutputError(
+            f"{path}: mode 'append' (expected a .gpkg, the only one to append to). Write to a "
+            ".gpkg, or to a new file."
+        )
+    older = [part for part in _parts(path) if part.exists()]
+    if older and mode == "create":
+        raise OutputExists(
+            f"{older[0]}: exists already (expected a new file). Choose another name, or replace "
+            f"it with mode='replace'{', or append to it' if is_geopackage else ''}."
+        )
+    busy = path.with_name(f"{path.name}-wal")
+    if is_geopackage and busy.exists():
+        raise OutputError(
+            f"{path}: open in another program, as {busy.name} shows (expected it closed). Close it "
+            "there, or choose another name."
+        )
+
+
+def _parts(path: Path) -> list[Path]:
+    """All files that belong to the one that the user names."""
+    if path.suffix.lower() != ".shp":
+        return [path]
+    return [path.with_suffix(suffix) for suffix in _SHAPEFILE_PARTS]
+
+
+def _layers(path: Path) -> set[str]:
+    try:
+        return set(pyogrio.list_layers(path)[:, 0])
+    except DataSourceError as error:
+        raise OutputError(
+            f"{path}: not a readable GeoPackage, {error} (expected one to add to). Remove it, or "
+            "choose another name."
+        ) from error
+
+
+def _like_layer(gdf: geopandas.GeoDataFrame, path: Path, layer: str) -> geopandas.GeoDataFrame:
+    """The rows with their columns in the layer's order, if they fit it."""
+    info = pyogrio.read_info(path, layer=layer)
+    theirs = dict(zip(info["fields"].tolist(), map(_kind, info["dtypes"]), strict=True))
+    ours = {name: _kind(kind) for name, kind in gdf.drop(columns=gdf.geometry.name).dtypes.items()}
+    differing = sorted(
+        f"{name} is {ours.get(name, 'missing')}, not {theirs.get(name, 'there')}"
+        for name in ours.keys() | theirs.keys()
+        if ours.get(name) != theirs.get(name)
+    )
+    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
+    if not gdf.crs.equals(crs, ignore_axis_order=True):
+        differing.append(f"CRS is {gdf.crs.to_string()}, not {info['crs']}")
+    if info["geometry_type"] not in (_geometry_type(gdf), "Unknown"):
+        differing.append(f"geometry is {_geometry_type(gdf)}, not {info['geometry_type']}")
+    if differing:
+        raise OutputError(
+            f"{path}: layer {layer!r} differs: {'; '.join(differing)} (expected the same columns "
+            "and CRS). Append to another layer."
+        )
+    return gdf[[*theirs, gdf.geometry.name]]
+
+
+def _kind(dtype: object) -> str:
+    kind = pandas.api.types.pandas_dtype(dtype)
+    for name, is_kind in (
+        ("bool", types.is_bool_dtype),
+        ("integer", types.is_integer_dtype),
+        ("float", types.is_float_dtype),
+        ("time", types.is_datetime64_any_dtype),
+    ):
+        if is_kind(kind):
+            return name
+    return "text"
+
+
+def _geometry_type(gdf: geopandas.GeoDataFrame) -> str:
+    kinds = set(gdf.geom_type.dropna())
+    if kinds <= _POLYGONS:
+        return "MultiPolygon"
+    return str(*kinds) if len(kinds) == 1 else "Unknown"
+
+
+def _write(gdf: geopandas.GeoDataFrame, path: Path, driver: str, layer: str, append: bool) -> str:
+    """Write a file and say what went wrong, be it that a value was changed."""
+    if driver == "Parquet":
+        gdf.to_parquet(path, index=False)
+        return ""
+    kind = _geometry_type(gdf)
+    options: dict[str, object] = {"geometry_type": kind}
+    if driver == "GeoJSON":
+        options = {"RFC7946": "YES"}
+    if driver in ("GPKG", "FlatGeobuf"):
+        options["promote_to_multi"] = kind == "MultiPolygon"
+    if driver == "FlatGeobuf":
+        options["SPATIAL_INDEX"] = "NO" if gdf.geometry.isna().any() else "YES"
+    if driver == "ESRI Shapefile":
+        columns = gdf.columns.drop(gdf.geometry.name)
+        gdf = gdf.rename(columns=shapefile_names(columns))
+    with warnings.catch_warnings(record=True) as losses:
+        warnings.simplefilter("always", RuntimeWarning)
+        try:
+            pyogrio.write_dataframe(gdf, path, layer=layer, driver=driver, append=append, **options)
+        except (DataSourceError, DataLayerError) as error:
+            return str(error)
+    # GDAL warns of shortened texts and unmoved coordinates. A GeoPackage knows neither; there it
+    # warns of what else the file holds.
+    return "" if driver == "GPKG" else "; ".join(str(loss.message) for loss in losses)
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Move a finished file to its name, the parts that make it visible last."""
+    fresh = sorted(draft.parent.iterdir(), key=lambda part: part.name == draft.name)
+    names = {part.name for part in fresh}
+    for part in _parts(path):
+        if part.name not in names:
+            part.unlink(missing_ok=True)
+    for part in fresh:
+        part.replace(path.with_name(part.name))

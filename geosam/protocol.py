@@ -1,0 +1,84 @@
+"""What geosam asks of a model, in numpy terms; no verb knows more of it than this."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Images: TypeAlias = npt.NDArray[np.uint8]
+Features: TypeAlias = npt.NDArray[np.float16]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (done, total). Whatever it raises ends the work; what is done is kept."""
+
+FILL = (124, 116, 104)
+"""Grey levels (R, G, B) that stand where there is no data: ImageNet's mean, which SAM's
+normalisation turns into about 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TilePrompt:
+    """One object's prompt on one image, in px; the first pixel's centre is at (0, 0).
+
+    Attributes:
+        points: (N, 2) float32, x first; N may be 0.
+        labels: (N,) int64, 1 on the object, 0 beside it.
+        box: (4,) float32 (xmin, ymin, xmax, ymax), or None.
+        mask: (s, s) float32 logits of a rough mask, on the grid of the model's own logits, or None.
+    """
+
+    points: Floats
+    labels: npt.NDArray[np.int64]
+    box: Floats | None = None
+    mask: Floats | None = None
+
+    @property
+    def ambiguous(self) -> bool:
+        """A single click: it may mean a part, the whole or a group."""
+        return len(self.points) == 1 and self.box is None and self.mask is None
+
+
+class Model(Protocol):
+    """A promptable segmentation model.
+
+    Attributes:
+        id: name and first digits of the weights' hash; equal ids give equal features.
+        size: side S of the square images it takes, px.
+        logits_size: side s of the masks it gives; divides S.
+        feature_shape: shape of one image's features.
+    """
+
+    @property
+    def id(self) -> str: ...  # noqa: D102  # described above
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    @property
+    def logits_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def encode(self, images: Images) -> Features:
+        """Images (B, 3, S, S) RGB -> features (B, *feature_shape), opaque to all but the model."""
+        ...
+
+    def decode(
+        self, features: Features, prompts: Sequence[TilePrompt], *, multimask: bool
+    ) -> tuple[Floats, Floats]:
+        """Masks of P prompts on one image.
+
+        Args:
+            features: of the image, `feature_shape`.
+            prompts: P of them.
+            multimask: several masks for an ambiguous prompt, else one.
+
+        Returns:
+            logits (P, M, s, s), the object where they are above 0, and scores (P, M) in 0..1, the
+            model's own estimate of each mask's IoU.
+        """
+        ...
