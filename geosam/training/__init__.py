@@ -1,0 +1,1 @@
+"""Training of geosam's own networks: `python -m geosam.training --help`."""

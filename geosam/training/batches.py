@@ -1,0 +1,118 @@
+"""Training batches: crops with first prompts and targets, a pure function of (seed, step)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geosam.training.crops import Crop, Sampler
+
+SMALLEST_TARGET_PX = 24
+
+
+class Batch(NamedTuple):
+    """B crops of side s with K prompts each.
+
+    Attributes:
+        images: (B, 3, s, s) uint8.
+        targets: (B, K, s/4, s/4) share of each cell that the object covers.
+        clicks: (B, K, 2) px, a point inside the object, pixel centres at 0.
+        boxes: (B, K, 4) px, the object's extent, sometimes shaken.
+        weights: (B, K) 0 where a crop had no object.
+        origins: (B, 2) px, where the crop lies in the model's image.
+    """
+
+    images: Tensor
+    targets: Tensor
+    clicks: Tensor
+    boxes: Tensor
+    weights: Tensor
+    origins: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batches(Dataset[Batch]):
+    """Batch number `step` is the same whenever it is asked for, so training can resume.
+
+    Three batches of four hold `images` crops of half the model's side, which is where most is
+    learned for a given cost; the fourth holds a quarter as many at the full side.
+    """
+
+    sampler: Sampler
+    seed: int
+    images: int
+    prompts: int
+    model_size: int
+
+    def __getitem__(self, step: int) -> Batch:
+        """Make one batch."""
+        rng = np.random.default_rng((self.seed, step))
+        full = step % 4 == 3
+        size = self.model_size if full else self.model_size // 2
+        count = self.images // 4 if full else self.images
+        crops = [self.sampler.draw(size, rng) for _ in range(count)]
+        parts = [objects(crop, self.prompts, rng) for crop in crops]
+        images = np.stack([np.moveaxis(crop.image, 2, 0) for crop in crops])
+        room = (self.model_size - size) // 16
+        origins = 16.0 * rng.integers(0, room + 1, (count, 2))
+        targets, clicks, boxes, weights = (
+            torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True)
+        )
+        return Batch(
+            torch.from_numpy(images),
+            targets,
+            clicks,
+            boxes,
+            weights,
+            torch.from_numpy(origins.astype(np.float32)),
+        )
+
+
+def objects(crop: Crop, count: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
+    """Targets (K, s/4, s/4), clicks (K, 2), boxes (K, 4) and weights (K,) of one crop."""
+    size = len(crop.labels)
+    targets = np.zeros((count, size // 4, size // 4), np.float32)
+    clicks = np.zeros((count, 2), np.float32)
+    boxes = np.tile(np.array([0, 0, 8, 8], np.float32), (count, 1))
+    weights = np.zeros(count, np.float32)
+    areas = np.bincount(crop.labels.ravel())
+    areas[0] = 0
+    ids = np.flatnonzero(areas >= SMALLEST_TARGET_PX)
+    if not len(ids):
+        return targets, clicks, boxes, weights
+    share = np.sqrt(areas[ids].astype(float))
+    for k in range(count):
+        chosen = rng.choice(ids, p=share / share.sum())
+        mask = crop.labels == chosen
+        targets[k] = mask.reshape(size // 4, 4, size // 4, 4).mean((1, 3))
+        clicks[k] = click_inside(mask, rng)
+        boxes[k] = extent(mask, rng)
+        weights[k] = 1
+    return targets, clicks, boxes, weights
+
+
+def click_inside(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The innermost pixel for half of the draws, else one of the inner half of the object."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    row, col = rows[0], cols[0]
+    part = mask[row : rows[-1] + 1, col : cols[-1] + 1]
+    depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    least = depth.max() * (0.999 if rng.random() < 0.5 else rng.uniform(0.1, 0.6))
+    inner = np.argwhere(depth >= least)
+    r, c = inner[rng.integers(len(inner))]
+    return np.array([c + col, r + row], np.float32)
+
+
+def extent(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The object's box, px, pixel centres at 0; a third of the draws shaken by up to a tenth."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1], np.float64) - 0.5
+    if rng.random() < 1 / 3:
+        sides = np.tile(box[2:] - box[:2], 2)
+        box = box + rng.uniform(-0.1, 0.1, 4) * np.maximum(sides, 4)
+    return box.astype(np.float32)

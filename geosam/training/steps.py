@@ -1,0 +1,93 @@
+"""One training step: rounds of prompts, each correcting the last; the losses."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geosam.model.image_encoder import Features
+from geosam.model.prompt_encoder import Prompts
+from geosam.model.sam import Sam
+from geosam.training.batches import Batch
+
+FOCAL_GAMMA = 1.0
+EDGE_WEIGHT = 2.0
+
+
+def batch_loss(model: Sam, batch: Batch, rounds: int) -> tuple[Tensor, dict[str, float]]:
+    """Mean loss of all prompts over all rounds, and the mean IoU of each round to log.
+
+    Even prompts start from a box, odd ones from a click; each further round adds a click at the
+    largest error and the previous mask, as in interactive use (Kirillov et al. 2023, app. A).
+    """
+    features = model.encode(batch.images.float())
+    count = batch.clicks.shape[1]
+    image = torch.arange(len(batch.images)).repeat_interleave(count)  # (P,)
+    everything = [part.flatten(0, 1) for part in batch[1:5]]
+    losses, log = [], {}
+    for name, offset in (("box", 0), ("click", 1)):
+        chosen = torch.arange(offset, len(image), 2)
+        targets, clicks, boxes, weights = (part[chosen] for part in everything)
+        own = Features(*(part[image[chosen]] for part in features))
+        origin = batch.origins[image[chosen]]
+        points = clicks[:, None] if name == "click" else clicks[:, None][:, :0]
+        labels = torch.ones(points.shape[:2])
+        masks = None
+        for number in range(rounds):
+            prompts = Prompts(points, labels, boxes if name == "box" else None, masks)
+            multimask = name == "click" and number == 0
+            logits, scores = model.decode(own, prompts, multimask=multimask, origin=origin)
+            loss, best, iou = mask_loss(logits.float(), scores.float(), targets, weights)
+            losses.append(loss)
+            log[f"{name}{number}"] = float((iou * weights).sum() / weights.sum().clamp(min=1))
+            masks = best.detach()
+            point, label = next_click(masks, targets)
+            points = torch.cat([points, point[:, None]], dim=1)  # (P, N+1, 2)
+            labels = torch.cat([labels, label[:, None]], dim=1)  # (P, N+1)
+    return torch.stack(losses).mean(), log
+
+
+def mask_loss(
+    logits: Tensor, scores: Tensor, targets: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised focal and dice loss of the best of M masks, and the error of all M scores.
+
+    Returns:
+        loss (), the best mask's logits (P, h, w) and its IoU (P,).
+    """
+    truth = targets[:, None].expand_as(logits)  # (P, M, h, w)
+    edge = (targets - F.avg_pool2d(targets, 5, 1, 2)).abs()[:, None]  # (P, 1, h, w)
+    probability = logits.sigmoid()
+    focus = (probability - truth).abs().detach() ** FOCAL_GAMMA * (1 + EDGE_WEIGHT * edge)
+    cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    focal = (focus * cross).sum((2, 3)) / (focus.sum((2, 3)) + 1)  # (P, M)
+    overlap = (probability * truth).sum((2, 3))
+    dice = 1 - (2 * overlap + 1) / ((probability + truth).sum((2, 3)) + 1)  # (P, M)
+    with torch.no_grad():
+        hit, actual = logits > 0, truth > 0.5
+        both = (hit & actual).sum((2, 3)).float()
+        iou = both / (hit | actual).sum((2, 3)).clamp(min=1)  # (P, M)
+    each = focal + dice
+    value, best = each.min(1)  # (P,)
+    value = value + 0.02 * each.mean(1)  # no mask of the three is left without a teacher
+    value = value + (scores - iou).square().mean(1)
+    rows = torch.arange(len(best))
+    loss = (value * weights).sum() / weights.sum().clamp(min=1)
+    return loss, logits[rows, best], iou[rows, best]
+
+
+@torch.no_grad()
+def next_click(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """A click in the middle of the largest error: px (P, 2) and label (P,)."""
+    truth = targets > 0.5
+    error = (logits > 0) != truth  # (P, h, w)
+    coarse = error[:, None].float()  # (P, 1, h, w)
+    depth = torch.zeros_like(coarse)
+    for _ in range(4):  # the share of errors in ever larger neighbourhoods
+        coarse = F.avg_pool2d(coarse, 2)
+        depth += F.interpolate(coarse, depth.shape[-2:], mode="bilinear")
+    depth = depth[:, 0] * error + 0.05 * torch.rand(error.shape)  # (P, h, w)
+    flat = depth.flatten(1).argmax(1)  # (P,)
+    width = logits.shape[-1]
+    cell = torch.stack([flat % width, flat // width], dim=1).float()  # (P, 2)
+    label = truth.flatten(1).gather(1, flat[:, None])[:, 0].float()
+    return cell * 4 + 1.5, label
