@@ -1,0 +1,24 @@
+.PHONY: setup demo test check
+
+PY ?= python3
+BIN := .venv/bin
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PY) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev --group train
+	touch .venv/ready
+
+demo: setup
+	$(BIN)/geosam demo --output demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

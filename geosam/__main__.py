@@ -1,0 +1,5 @@
+"""`python -m geosam` is the `geosam` command."""
+
+from geosam.cli import main
+
+main()

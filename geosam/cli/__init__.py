@@ -1,0 +1,30 @@
+"""The command line: one command, one verb. Data to stdout, progress to stderr.
+
+Exit codes: 0 done; 1 the data's fault; 2 the command line's fault.
+"""
+
+import click
+
+from geosam import __version__
+from geosam.cli.demo import demo
+from geosam.cli.features import check, encode, info
+from geosam.cli.polygons import segment, vectorize
+from geosam.cli.weights import models
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="geosam")
+def main() -> None:
+    r"""Promptable segmentation for maps.
+
+    Clicks and boxes in map coordinates in, georeferenced polygons out.
+
+    \b
+    Start with:
+      geosam demo                                    a real image, prompts, polygons, a picture
+      geosam segment ortho.tif clicks.gpkg -o trees.gpkg
+    """
+
+
+for command in (demo, info, encode, segment, vectorize, check, models):
+    main.add_command(command)

@@ -1,0 +1,160 @@
+"""Commands about rasters and their features: info, encode, check."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+from geosam import verbs
+from geosam.cli.shared import (
+    ProgressLine,
+    bands_option,
+    data_errors,
+    json_option,
+    load,
+    model_option,
+    raster_argument,
+    report,
+    scales_option,
+)
+from geosam.encoding import BATCH, tile_image
+from geosam.recipe import Stretch
+from geosam.scene import Scene, ladder
+from tiles import FeatureStore, Raster
+
+
+@click.command()
+@raster_argument
+@model_option
+@bands_option
+@json_option
+@data_errors
+def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: bool) -> None:
+    r"""Say what RASTER is and what it would take to encode it.
+
+    The time is measured on one batch of tiles of this raster.
+
+    \b
+    Examples:
+      geosam info ortho.tif
+      geosam info /vsicurl/https://example.com/cog.tif --json
+    """
+    model = load(model_name)
+    with Raster.open(raster) as opened:
+        stretch = Stretch.of(opened, bands)
+        grids = [grid for grid in ladder(opened.frame, model.size) if grid.scale >= 1]
+        tile = grids[0][grids[0].rows // 2, grids[0].cols // 2]
+        image = tile_image(stretch, opened.read(tile.read, stretch.bands, tile.scale), model.size)
+        began = time.perf_counter()
+        features = model.encode(np.stack([image] * BATCH))
+        seconds = (time.perf_counter() - began) / BATCH
+        tiles = {f"{grid.scale:g}": len(grid) for grid in grids}
+        count = sum(tiles.values())
+        x_m, y_m = opened.frame.pixel_size_m
+        report(
+            {
+                "raster": raster,
+                "size_px": list(reversed(opened.frame.shape)),
+                "pixel_m": [round(x_m, 4), round(y_m, 4)],
+                "crs": opened.frame.crs.to_string(),
+                "bounds": [round(edge, 6) for edge in opened.frame.bounds],
+                "bands": opened.count,
+                "type": opened.dtype.name,
+                "nodata": opened.nodata,
+                "colors": list(opened.colors),
+                "overviews": list(opened.overviews),
+                "fingerprint": opened.fingerprint,
+                "model": model.id,
+                "model_bands": list(stretch.bands),
+                "stretch": [[round(v, 6) for v in ends] for ends in (stretch.low, stretch.high)],
+                "tiles_by_scale": tiles,
+                "encode_s": round(count * seconds, 1),
+                "encode_mb": round(count * features[0].nbytes / 1e6, 1),
+            },
+            as_json=as_json,
+        )
+
+
+@click.command()
+@raster_argument
+@click.option("-o", "--output", "store", help="The feature store. Default: beside the raster.")
+@model_option
+@scales_option
+@bands_option
+@json_option
+@data_errors
+def encode(
+    raster: str,
+    store: str | None,
+    model_name: str,
+    scales: Sequence[float] | None,
+    bands: Sequence[int] | None,
+    *,
+    as_json: bool,
+) -> None:
+    r"""Encode RASTER once into a feature store; the same line again resumes.
+
+    \b
+    Examples:
+      geosam encode ortho.tif
+      geosam encode ortho.tif -o ortho.features.zarr --scales 1,4
+      geosam encode sentinel.tif --bands 4,3,2
+    """
+    model = load(model_name)
+    with ProgressLine("encoding tile") as progress:
+        made = verbs.encode(model, raster, store, scales=scales, bands=bands, progress=progress)
+    report({"store": made.path, "tiles": _counts(made)}, as_json=as_json)
+
+
+@click.command()
+@click.argument("store", type=str)
+@click.option("--raster", help="Also check that the features are of this raster.")
+@click.option("--repair", is_flag=True, help="Encode damaged tiles again.")
+@model_option
+@json_option
+@data_errors
+def check(store: str, raster: str | None, model_name: str, *, repair: bool, as_json: bool) -> None:
+    r"""Read the whole of STORE: are all its tiles sound, is it of this raster and model?
+
+    Exits with 1 if a tile is damaged and was not repaired.
+
+    \b
+    Examples:
+      geosam check ortho.nano.features.zarr
+      geosam check ortho.nano.features.zarr --raster ortho.tif --repair
+    """
+    features = FeatureStore.open(store)
+    with ProgressLine("checking tile") as progress:
+        damaged = features.verify(progress)
+    model = load(model_name) if repair or raster else None
+    if model:
+        scene = Scene.open(model, raster or store, store=store if raster else None)
+        if repair:
+            features.drop(damaged)
+            scene.ensure(damaged)
+    report(
+        {
+            "store": str(Path(store)),
+            "made_with": features.meta["model"],
+            "made_from": features.meta["source"],
+            "tiles": _counts(features),
+            "damaged": [str(tile) for tile in damaged],
+            "repaired": repair,
+        },
+        as_json=as_json,
+    )
+    if damaged and not repair:
+        raise click.ClickException(
+            f"{store}: {len(damaged)} damaged tiles (expected none). Run again with --repair."
+        )
+
+
+def _counts(store: FeatureStore) -> dict[str, str]:
+    counts = {grid.scale: len(grid) - len(store.missing(grid.scale)) for grid in store.grids}
+    return {
+        f"{grid.scale:g}": f"{counts[grid.scale]} of {len(grid)}"
+        for grid in store.grids
+        if counts[grid.scale]
+    }

@@ -1,0 +1,179 @@
+"""Commands that give polygons: segment, vectorize."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import geopandas
+
+from geosam import verbs
+from geosam.cli.shared import (
+    ProgressLine,
+    bands_option,
+    data_errors,
+    load,
+    model_option,
+    scales_option,
+)
+from geosam.output import Mode, check_path, write
+from geosam.polygons import vectorize as vectorize_masks
+from geosam.prompts import PromptSet
+
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="File to write: .gpkg, .geojson, .fgb, .shp or .parquet. Default: GeoJSON to stdout.",
+)  # fmt: skip
+mode_option = click.option(
+    "--mode", type=click.Choice(["create", "append", "replace"]), default="create",
+    show_default=True, help="What to do if the file exists: create refuses.",
+)  # fmt: skip
+area_option = click.option(
+    "--min-area", "min_area_m2", default=0.0, show_default=True, help="Square metres."
+)
+simplify_option = click.option(
+    "--simplify", "simplify_m", type=float,
+    help="How far outlines may move to get simpler, in metres.",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("source", type=str)
+@click.argument("prompts", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--point",
+    "points",
+    type=(float, float),
+    multiple=True,
+    metavar="X Y",
+    help="A click on an object; may be repeated, each an object of its own.",
+)
+@click.option(
+    "--box",
+    "boxes",
+    type=(float, float, float, float),
+    multiple=True,
+    metavar="XMIN YMIN XMAX YMAX",
+    help="A box round an object; may be repeated.",
+)
+@click.option(
+    "--crs",
+    help="CRS of --point and --box (default: the raster's), or of a file that does not say.",
+)
+@click.option("--layer", help="Layer of the prompts file.")
+@output_option
+@mode_option
+@click.option(
+    "--preview",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="Also draw the result over the image, as PNG.",
+)
+@model_option
+@click.option("--store", help="Where features are kept. Default: beside the raster.")
+@scales_option
+@bands_option
+@click.option("--multimask", is_flag=True, help="Three polygons for each single click.")
+@area_option
+@simplify_option
+@data_errors
+def segment(  # noqa: PLR0913  # one parameter an option
+    source: str,
+    prompts: Path | None,
+    points: Sequence[tuple[float, float]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    crs: str | None,
+    layer: str | None,
+    output: Path | None,
+    mode: Mode,
+    picture: Path | None,
+    model_name: str,
+    store: str | None,
+    scales: Sequence[float] | None,
+    bands: Sequence[int] | None,
+    min_area_m2: float,
+    simplify_m: float | None,
+    *,
+    multimask: bool,
+) -> None:
+    r"""Outline the object of each prompt on SOURCE, a raster or a feature store.
+
+    PROMPTS is a vector file with points, boxes or polygons, in its own CRS. Points of one object
+    share an `id`; a `label` of 0 marks points beside the object.
+
+    \b
+    Examples:
+      geosam segment ortho.tif clicks.gpkg -o trees.gpkg
+      geosam segment ortho.tif --point -122.14 37.64 --crs EPSG:4326 -o lake.geojson
+      geosam segment ortho.nano.features.zarr boxes.geojson -o roofs.gpkg --preview roofs.png
+    """
+    asked = _prompts(prompts, points, boxes, crs, layer)
+    if output:
+        check_path(output, mode=mode)
+    model = load(model_name)
+    with ProgressLine("segmenting") as progress:
+        polygons = verbs.segment(
+            model, source, asked, store=store, bands=bands, scales=scales, multimask=multimask,
+            min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress,
+        )  # fmt: skip
+    _deliver(polygons, output, mode)
+    if picture:
+        verbs.preview(source, polygons, picture, prompts=asked, bands=bands)
+    statuses = polygons["status"].value_counts().to_dict()
+    click.echo(
+        f"{len(polygons)} prompts: " + ", ".join(f"{n} {name}" for name, n in statuses.items()),
+        err=True,
+    )
+
+
+@click.command()
+@click.argument("labels", type=click.Path(exists=True, path_type=Path))
+@output_option
+@mode_option
+@area_option
+@simplify_option
+@data_errors
+def vectorize(
+    labels: Path, output: Path | None, mode: Mode, min_area_m2: float, simplify_m: float | None
+) -> None:
+    r"""Turn LABELS, a label or binary GeoTIFF, into polygons.
+
+    \b
+    Examples:
+      geosam vectorize masks.tif -o fields.gpkg --min-area 4 --simplify 0.5
+    """
+    with ProgressLine("vectorizing block") as progress:
+        polygons = vectorize_masks(
+            labels, min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress
+        )
+    _deliver(polygons, output, mode)
+    click.echo(f"{len(polygons)} polygons", err=True)
+
+
+def _prompts(
+    path: Path | None,
+    points: Sequence[tuple[float, float]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    crs: str | None,
+    layer: str | None,
+) -> PromptSet:
+    given = bool(points or boxes)
+    if (path is not None) == given:
+        raise click.UsageError(
+            "Give either a file of prompts or --point and --box"
+            + (", not both." if given else ". For example: --point 500120 4999830")
+        )
+    if path is not None:
+        return PromptSet.read(path, layer=layer, crs=crs)
+    return PromptSet.of(points=points, boxes=boxes, crs=crs)
+
+
+def _deliver(polygons: geopandas.GeoDataFrame, output: Path | None, mode: Mode) -> None:
+    if output:
+        write(polygons, output, mode=mode)
+        click.echo(str(output))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "polygons.geojson"
+        write(polygons, path)
+        click.echo(path.read_text())

@@ -1,0 +1,115 @@
+"""What the commands share: options defined once, progress on stderr, errors as one line."""
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+import click
+
+from geosam.errors import GeosamError
+from geosam.protocol import Model
+from tiles import TilesError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+model_option = click.option(
+    "--model", "model_name", default="nano", show_default=True,
+    help="A model's name, or the path of a weights file. See `geosam models list`.",
+)  # fmt: skip
+bands_option = click.option(
+    "--bands", callback=lambda _ctx, _param, text: _numbers(text, int), metavar="R,G,B",
+    help="Bands to look at, from 1: three, or one as grey. Default: those called red, green and "
+    "blue, else 1,2,3.",
+)  # fmt: skip
+scales_option = click.option(
+    "--scales", callback=lambda _ctx, _param, text: _numbers(text, float), metavar="S,S",
+    help="Scales, in raster pixels per tile pixel: powers of two such as 0.5,1,2,4.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+raster_argument = click.argument("raster", type=str)
+
+
+def load(name: str) -> Model:
+    """The model, with torch, which is imported only now."""
+    from geosam.model import load_model  # torch takes seconds
+
+    return load_model(name)
+
+
+def data_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn the errors that the data can cause into one line on stderr and exit code 1."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (GeosamError, TilesError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+def report(values: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a few named values to stdout, as JSON or as aligned lines."""
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        click.echo(f"{name.replace('_', ' '):{width}}  {value}")
+
+
+class ProgressLine:
+    """A progress hook that draws one line on stderr, with the time left; silent when piped."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self._shows = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Draw the line, at most ten times a second."""
+        now = time.monotonic()
+        if not self._shows or (done < total and now - self._drawn < 0.1):
+            return
+        self._drawn = now
+        left = (now - self._began) / done * (total - done) if done else 0.0
+        minutes, seconds = divmod(round(left), 60)
+        click.echo(
+            f"\r{self._what} {done}/{total}, {minutes}:{seconds:02} left \x1b[K", nl=False, err=True
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._drawn:
+            click.echo(err=True)
+
+
+def existing(path: str) -> Path | None:
+    """The path, if something is there."""
+    return Path(path) if Path(path).exists() else None
+
+
+def _numbers(text: str | None, kind: type[int] | type[float]) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} (expected numbers with commas between, such as 1,2,3)"
+        ) from error

@@ -1,0 +1,96 @@
+"""Tiles through the encoder: reading, encoding and writing overlap in time."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from geosam.protocol import FILL, Images, Model, Progress
+from geosam.recipe import Stretch
+from tiles import Chip, FeatureStore, Raster, RasterError, Tile
+
+BATCH = 4  # tiles; sets the peak memory
+READ_AHEAD = 2 * BATCH
+
+
+def encode_tiles(
+    model: Model,
+    raster: Raster,
+    store: FeatureStore,
+    stretch: Stretch,
+    tiles: Sequence[Tile],
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Encode tiles into the store; a tile without data is recorded as empty and costs no encode.
+
+    Tiles that are done stay done if this is interrupted in any way.
+
+    Raises:
+        RasterError: a tile cannot be read; it is named.
+    """
+    done = 0
+    batch: list[tuple[Tile, Chip]] = []
+    with ThreadPoolExecutor(1) as writer:
+        writing: deque[Future[None]] = deque()
+
+        def flush() -> None:
+            if not batch:
+                return
+            images = np.stack([tile_image(stretch, chip, model.size) for _, chip in batch])
+            features = model.encode(images)
+            for (tile, chip), own in zip(batch, features, strict=True):
+                writing.append(writer.submit(store.put, tile, own, chip.whole))
+            batch.clear()
+            while len(writing) > READ_AHEAD:
+                writing.popleft().result()
+
+        for tile, chip in _read(raster, stretch, tiles):
+            if chip.whole.any():
+                batch.append((tile, chip))
+            else:
+                store.put(tile, None, chip.whole)
+            if len(batch) == BATCH:
+                flush()
+            done += 1
+            if progress:
+                progress(done, len(tiles))
+        flush()
+        for future in writing:
+            future.result()
+
+
+def _read(raster: Raster, stretch: Stretch, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, Chip]]:
+    """Tiles with their chips, in order, read ahead in a thread."""
+    with ThreadPoolExecutor(1) as reader:
+        coming: deque[tuple[Tile, Future[Chip]]] = deque()
+        queue = iter(tiles)
+        try:
+            while True:
+                for tile in queue:
+                    coming.append(
+                        (tile, reader.submit(raster.read, tile.read, stretch.bands, tile.scale))
+                    )
+                    if len(coming) > READ_AHEAD:
+                        break
+                if not coming:
+                    return
+                tile, future = coming.popleft()
+                try:
+                    chip = future.result()
+                except RasterError as error:
+                    raise RasterError(f"{tile}: {error}") from error
+                yield tile, chip
+        finally:
+            for _, future in coming:
+                future.cancel()
+
+
+def tile_image(stretch: Stretch, chip: Chip, size: int) -> Images:
+    """The chip as the model sees it, (3, size, size): stretched, filled up right and below."""
+    image = np.empty((3, size, size), np.uint8)
+    image[:] = np.array(FILL, np.uint8)[:, None, None]
+    height, width = chip.valid.shape
+    image[:, :height, :width] = stretch(chip)
+    return image

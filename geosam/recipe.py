@@ -1,0 +1,124 @@
+"""All that determines features: raster, bands, stretch and model. Equal recipes, equal features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from geosam.errors import BandError
+from geosam.protocol import FILL, Images, Model
+from tiles import Chip, Raster
+
+PERCENTILES = (2.0, 98.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """How three bands become the model's red, green and blue: one linear stretch for the scene.
+
+    Attributes:
+        bands: three raster bands, counted from 1; they may repeat.
+        low: the value of each band that becomes grey level 0.
+        high: the value of each band that becomes grey level 255.
+    """
+
+    bands: tuple[int, int, int]
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, raster: Raster, bands: Sequence[int] | None = None) -> Self:
+        """The stretch that suits a raster.
+
+        Bytes are left as they are. Other types are stretched between two percentiles of the valid
+        values, which are sampled over the whole scene, never tile by tile.
+
+        Args:
+            raster: the scene.
+            bands: one band, or three for red, green and blue. None: the bands that the raster
+                calls so, else its first three, else its first one as grey.
+
+        Raises:
+            BandError: the raster has no such bands, or they are not one or three.
+        """
+        chosen = choose_bands(raster, bands)
+        if raster.dtype == np.uint8:
+            return cls(chosen, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+        values, valid = raster.sample(chosen)
+        values = values[:, valid].astype(np.float64)  # (3, N)
+        if not values.size:
+            return cls(chosen, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        low, high = np.percentile(values, PERCENTILES, axis=1)  # (3,), (3,)
+        high = np.where(high > low, high, low + 1)
+        return cls(chosen, tuple(low.tolist()), tuple(high.tolist()))
+
+    def __call__(self, chip: Chip) -> Images:
+        """The chip, read with these bands, as an image (3, H, W); `FILL` where it has no data."""
+        if chip.data.dtype == np.uint8:
+            image: Images = chip.data.astype(np.uint8)  # a copy
+        else:
+            low, high = (np.array(v)[:, None, None] for v in (self.low, self.high))
+            with np.errstate(invalid="ignore", over="ignore"):
+                unit = (chip.data.astype(np.float64) - low) / (high - low)
+            unit[:, ~chip.valid] = 0
+            image = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+        image[:, ~chip.valid] = np.array(FILL, np.uint8)[:, None]
+        return image
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What features were made from.
+
+    Attributes:
+        raster: the raster's fingerprint.
+        source: where the raster was; not part of the comparison.
+        stretch: bands and grey levels.
+        model: the model's id.
+    """
+
+    raster: str
+    source: str
+    stretch: Stretch
+    model: str
+
+    @classmethod
+    def of(cls, model: Model, raster: Raster, bands: Sequence[int] | None = None) -> Self:
+        """The recipe for a raster, whose stretch is measured here."""
+        return cls(raster.fingerprint, raster.source, Stretch.of(raster, bands), model.id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "raster": self.raster,
+            "source": self.source,
+            "bands": list(self.stretch.bands),
+            "low": list(self.stretch.low),
+            "high": list(self.stretch.high),
+            "model": self.model,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe that `to_dict` described."""
+        stretch = Stretch(tuple(values["bands"]), tuple(values["low"]), tuple(values["high"]))
+        return cls(values["raster"], values["source"], stretch, values["model"])
+
+
+def choose_bands(raster: Raster, bands: Sequence[int] | None) -> tuple[int, int, int]:
+    """The bands for red, green and blue, see `Stretch.of`."""
+    if bands is None:
+        names = {color: band for band, color in reversed(list(enumerate(raster.colors, start=1)))}
+        if {"red", "green", "blue"} <= names.keys():
+            bands = (names["red"], names["green"], names["blue"])
+        else:
+            bands = (1, 2, 3) if raster.count >= 3 else (1,)
+    if len(bands) not in (1, 3) or not all(1 <= band <= raster.count for band in bands):
+        raise BandError(
+            f"{raster.source}: bands {tuple(bands)} (expected one or three of 1 to "
+            f"{raster.count}). Choose others."
+        )
+    first, *others = bands
+    second, third = others or (first, first)
+    return first, second, third

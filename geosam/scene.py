@@ -1,0 +1,200 @@
+"""A raster together with its features: what prompts are decoded on."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+from geosam.encoding import encode_tiles
+from geosam.errors import ModelError
+from geosam.protocol import Model, Progress
+from geosam.recipe import Recipe, choose_bands
+from tiles import (
+    FeatureStore,
+    Frame,
+    Raster,
+    RasterError,
+    StoreIncomplete,
+    StoreMismatch,
+    Tile,
+    TileGrid,
+)
+
+FINEST_SCALE = 0.25
+COARSEST_SCALE = 64.0
+OVERLAP_PX = 128
+
+
+class Scene:
+    """A raster's feature store, and the raster itself where it can still be read.
+
+    Attributes:
+        model: the model whose features these are.
+        store: the features.
+        recipe: what they were made from.
+    """
+
+    def __init__(
+        self, model: Model, store: FeatureStore, recipe: Recipe, raster: Raster | None
+    ) -> None:
+        self.model = model
+        self.store = store
+        self.recipe = recipe
+        self._raster = raster
+
+    @classmethod
+    def open(
+        cls,
+        model: Model,
+        source: str | Path | FeatureStore,
+        *,
+        store: str | Path | None = None,
+        bands: Sequence[int] | None = None,
+    ) -> Self:
+        """Open a raster with the features it has; or features alone.
+
+        Args:
+            model: the model that made or will make the features.
+            source: a raster, or a feature store made before (a `.zarr` path or an open store).
+            store: where the raster's features are or shall be; None: see `default_store`.
+            bands: which bands to look at, see `Stretch.of`.
+
+        Raises:
+            RasterError: the raster cannot be used.
+            StoreMismatch: the store was made from another raster, by another model, with other
+                bands or another grid.
+            BandError: the raster has no such bands.
+        """
+        if isinstance(source, FeatureStore) or is_store(source):
+            features = source if isinstance(source, FeatureStore) else FeatureStore.open(source)
+            recipe = Recipe.from_dict(features.meta)
+            _expect(features, "model", recipe.model, model.id, "Load that model")
+            return cls(model, features, recipe, None)
+        raster = Raster.open(source)
+        path = store or default_store(source, model, raster)
+        grids = ladder(raster.frame, model.size)
+        if not _exists(path):
+            recipe = Recipe.of(model, raster, bands)
+            made = FeatureStore.create(
+                path, grids, raster.frame, model.feature_shape, recipe.to_dict()
+            )
+            return cls(model, made, recipe, raster)
+        expect = {
+            "raster": raster.fingerprint,
+            "model": model.id,
+            "bands": list(choose_bands(raster, bands)),
+        }
+        features = FeatureStore.open(path, expect=expect)
+        _expect(features, "grids", features.grids, grids, "Encode into a new store")
+        return cls(model, features, Recipe.from_dict(features.meta), raster)
+
+    @property
+    def frame(self) -> Frame:
+        """The raster's frame."""
+        return self.store.frame
+
+    @property
+    def encoded_scales(self) -> tuple[float, ...]:
+        """Scales at which at least one tile is in the store, finest first."""
+        counts = ((grid, len(self.store.missing(grid.scale))) for grid in self.store.grids)
+        return tuple(grid.scale for grid, missing in counts if missing < len(grid))
+
+    def ensure(self, tiles: Iterable[Tile], progress: Progress | None = None) -> None:
+        """Encode those of the tiles that the store lacks.
+
+        Raises:
+            StoreIncomplete: tiles are missing and the raster is gone.
+            RasterError: the raster cannot be read, or has changed since the store was made.
+        """
+        missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
+        if missing:
+            encode_tiles(
+                self.model, self._readable(missing), self.store, self.recipe.stretch, missing,
+                progress=progress,
+            )  # fmt: skip
+
+    def _readable(self, missing: Sequence[Tile]) -> Raster:
+        if self._raster is None:
+            try:
+                raster = Raster.open(self.recipe.source)
+            except RasterError as error:
+                raise StoreIncomplete(
+                    f"{self.store.path}: {missing[0]} was never encoded and its raster "
+                    f"{self.recipe.source} cannot be opened (expected either). Give the raster "
+                    "itself and this store."
+                ) from error
+            if raster.fingerprint != self.recipe.raster:
+                raise RasterError(
+                    f"{self.recipe.source}: fingerprint {raster.fingerprint} (expected "
+                    f"{self.recipe.raster}, from which {self.store.path} was made). Encode the "
+                    "changed raster into a new store."
+                )
+            self._raster = raster
+        return self._raster
+
+
+def is_store(source: str | Path | FeatureStore) -> bool:
+    """Whether a source is a feature store, open or by its path, rather than a raster."""
+    return isinstance(source, FeatureStore) or str(source).rstrip("/").endswith(".zarr")
+
+
+def ladder(frame: Frame, size: int) -> tuple[TileGrid, ...]:
+    """The tile grids of a raster: scales in powers of two, up to one tile for the whole raster."""
+    overlap = min(OVERLAP_PX, size // 4)
+    grids = []
+    scale = FINEST_SCALE
+    while True:
+        grids.append(TileGrid(frame.shape, size, overlap, scale))
+        if (scale >= 1 and len(grids[-1]) == 1) or scale >= COARSEST_SCALE:
+            return tuple(grids)
+        scale *= 2
+
+
+def default_store(source: str | Path, model: Model, raster: Raster) -> Path:
+    """Where a raster's features go if nobody says: beside it, else in the user's cache.
+
+    The cache (`$XDG_CACHE_HOME/geosam`, `~/.cache/geosam`) serves rasters that are remote or lie
+    in a folder that cannot be written.
+    """
+    name = f"{model.id.rsplit('-', 1)[0]}.features.zarr"
+    path = Path(source)
+    if path.is_file() and os.access(path.parent, os.W_OK):
+        return path.with_name(f"{path.stem}.{name}")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geosam"
+    cache.mkdir(parents=True, exist_ok=True)
+    place = hashlib.sha256(str(source).encode()).hexdigest()[:8]
+    return cache / f"{path.stem}.{place}.{raster.fingerprint}.{name}"
+
+
+def _exists(path: str | Path) -> bool:
+    if "://" in str(path):
+        try:
+            FeatureStore.open(path)
+        except StoreMismatch:
+            return False
+        return True
+    return Path(path).exists()
+
+
+def _expect(store: FeatureStore, what: str, found: object, wanted: object, cure: str) -> None:
+    if found != wanted:
+        raise StoreMismatch(
+            f"{store.path}: made with {what} {found} (expected {wanted}). {cure}, or encode again."
+        )
+
+
+def check_scales(scene: Scene, scales: Sequence[float] | None) -> tuple[float, ...]:
+    """Scales that the scene has grids for, sorted; None stands for all.
+
+    Raises:
+        ModelError: there is no grid at a scale.
+    """
+    known = scene.store.scales
+    unknown = sorted(set(scales or ()) - set(known))
+    if unknown:
+        raise ModelError(
+            f"{scene.store.path}: no grid at scale {unknown[0]:g} (expected some of "
+            f"{', '.join(f'{scale:g}' for scale in known)}). Choose among them."
+        )
+    return tuple(sorted(set(scales))) if scales else known

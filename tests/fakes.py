@@ -1,0 +1,94 @@
+"""A model whose answers are known exactly, without torch; and scenes made in code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from scipy import ndimage
+
+from geosam.protocol import Features, Floats, Images, TilePrompt
+
+SURE = 4.0
+NORTH_UP = Affine(1, 0, 500_000, 0, -1, 5_000_000)
+
+
+class FloodModel:
+    """Answers a prompt with the connected area of exactly the colour found there.
+
+    A click gives the area of its colour round it; further clicks add and take away areas; a box,
+    or a rough mask, gives what inside it has the colour of its centre. Each pixel has a logit.
+    """
+
+    def __init__(self, size: int = 128, name: str = "flood-0") -> None:
+        self.id = name
+        self.size = size
+        self.logits_size = size
+        self.feature_shape = (3, size, size)
+        self.encoded = 0
+
+    def encode(self, images: Images) -> Features:
+        self.encoded += len(images)
+        return images.astype(np.float16)
+
+    def decode(
+        self, features: Features, prompts: Sequence[TilePrompt], *, multimask: bool
+    ) -> tuple[Floats, Floats]:
+        masks = np.stack([self._mask(features, prompt) for prompt in prompts])  # (P, s, s)
+        logits = np.where(masks, SURE, -SURE).astype(np.float32)[:, None]  # (P, 1, s, s)
+        if not multimask:
+            return logits, np.ones((len(prompts), 1), np.float32)
+        smaller = np.stack([ndimage.binary_erosion(mask) for mask in masks])
+        larger = np.stack([ndimage.binary_dilation(mask) for mask in masks])
+        others = [np.where(m, SURE, -SURE).astype(np.float32)[:, None] for m in (smaller, larger)]
+        scores = np.tile(np.float32([0.5, 0.9, 0.7]), (len(prompts), 1))
+        return np.concatenate([others[0], logits, others[1]], axis=1), scores
+
+    def _mask(self, features: Features, prompt: TilePrompt) -> np.ndarray:
+        if prompt.box is not None:
+            xmin, ymin, xmax, ymax = prompt.box + 0.5
+            x, y = (xmin + xmax) / 2, (ymin + ymax) / 2
+            cols, rows = np.arange(self.size) + 0.5, np.arange(self.size) + 0.5
+            inside = ((rows > ymin) & (rows < ymax))[:, None] & (cols > xmin) & (cols < xmax)
+            return self._alike(features, x, y) & inside
+        mask = np.zeros((self.size, self.size), bool)
+        for label in (1, 0):
+            for x, y in prompt.points[prompt.labels == label] + 0.5:
+                areas, _ = ndimage.label(self._alike(features, x, y))
+                mask[areas == areas[int(y), int(x)]] = bool(label)
+        return mask
+
+    def _alike(self, features: Features, x: float, y: float) -> np.ndarray:
+        last = self.size - 1
+        colour = features[:, min(int(y), last), min(int(x), last)]
+        return (features == colour[:, None, None]).all(0)
+
+
+def write_raster(
+    path: Path,
+    data: np.ndarray,
+    *,
+    crs: str | None = "EPSG:32633",
+    transform: Affine = NORTH_UP,
+    **options: object,
+) -> Path:
+    """Write (H, W) or (C, H, W) as a GeoTIFF; 1 m pixels from (500000, 5000000) by default."""
+    bands = data if data.ndim == 3 else data[None]
+    count, height, width = bands.shape
+    profile = {
+        "driver": "GTiff", "count": count, "height": height, "width": width,
+        "dtype": bands.dtype.name, "crs": crs, "transform": transform, **options,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(bands)
+    return path
+
+
+def discs(shape: tuple[int, int], *places: tuple[int, int, int]) -> np.ndarray:
+    """Discs of 200, 201, ... on 20: each (row, col, radius)."""
+    image = np.full(shape, 20, np.uint8)
+    rows, cols = np.mgrid[: shape[0], : shape[1]]
+    for number, (row, col, radius) in enumerate(places):
+        image[(rows - row) ** 2 + (cols - col) ** 2 < radius**2] = 200 + number
+    return image

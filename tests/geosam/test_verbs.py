@@ -1,0 +1,292 @@
+"""The whole pipeline with a model whose masks are known exactly."""
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from pyproj import CRS, Transformer
+from rasterio.features import rasterize
+from shapely import box
+
+from geosam.errors import BandError, ModelError, PromptError
+from geosam.prompts import Prompt, PromptSet
+from geosam.verbs import encode, segment
+from tests.fakes import FloodModel, discs, write_raster
+from tiles import FeatureStore, StoreIncomplete, StoreMismatch
+
+PLACES = ((112, 304, 15), (304, 304, 15), (100, 100, 14), (500, 500, 15))
+
+
+def burn(polygon, path):
+    """The pixels whose centre a polygon covers."""
+    with rasterio.open(path) as file:
+        if polygon is None:
+            return np.zeros(file.shape, bool)
+        return rasterize([polygon], file.shape, transform=file.transform, dtype="uint8") > 0
+
+
+def clicks(path, places, crs=None):
+    """A prompt set with one click on each (row, col), in `crs` or the raster's."""
+    with rasterio.open(path) as file:
+        points = [file.transform @ (col + 0.5, row + 0.5) for row, col, *_ in places]
+        own = CRS.from_user_input(file.crs.to_wkt())
+    if crs:
+        points = [Transformer.from_crs(own, crs, always_xy=True).transform(*p) for p in points]
+    return PromptSet.of(points=points, crs=crs)
+
+
+GRIDS = {
+    "north up": ("EPSG:32633", Affine(1, 0, 500_000, 0, -1, 5_000_000)),
+    "south up": ("EPSG:32633", Affine(1, 0, 500_000, 0, 1, 5_000_000)),
+    "rotated": ("EPSG:32633", Affine(0.94, 0.342, 500_000, 0.342, -0.94, 5_000_000)),
+    "degrees": ("EPSG:4326", Affine(1e-5, 0, 15, 0, -1e-5, 45)),
+    "web mercator": ("EPSG:3857", Affine(0.5, 0, 1_670_000, 0, -0.5, 5_620_000)),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("crs", [None, "EPSG:4326", "EPSG:3035"])
+def test_discs_across_tile_borders_come_out_whole_and_once(tmp_path, grid, crs):
+    own, transform = GRIDS[grid]
+    image = discs((600, 640), *PLACES)
+    path = write_raster(tmp_path / "a.tif", image, crs=own, transform=transform)
+    polygons = segment(FloodModel(), path, clicks(path, PLACES, crs))
+    assert polygons["status"].tolist() == ["ok"] * 4
+    assert polygons["id"].tolist() == ["1", "2", "3", "4"]
+    for number, polygon in enumerate(polygons.geometry):
+        truth = image == 200 + number
+        found = burn(polygon, path)
+        assert polygon.geom_type == "Polygon"
+        assert (truth & found).sum() / (truth | found).sum() >= 0.99
+    assert CRS(polygons.crs) == CRS(own)
+
+
+def test_at_scale_1_every_pixel_is_exact(tmp_path):
+    image = discs((300, 300), *PLACES[2:3], (160, 60, 30))
+    path = write_raster(tmp_path / "a.tif", image)
+    polygons = segment(FloodModel(), path, clicks(path, [(100, 100), (160, 60)]), simplify_m=0)
+    for number, polygon in enumerate(polygons.geometry):
+        assert (burn(polygon, path) == (image == 200 + number)).all()
+    assert polygons["area_m2"].tolist() == pytest.approx(
+        [(image == 200 + n).sum() for n in (0, 1)], rel=0.02
+    )
+
+
+def test_an_object_larger_than_a_tile_is_found_at_a_coarser_scale(tmp_path):
+    image = discs((600, 600), (300, 300, 200))
+    path = write_raster(tmp_path / "a.tif", image)
+    asked = clicks(path, [(300, 300)])
+    found = segment(FloodModel(), path, asked).iloc[0]
+    truth, burnt = image == 200, burn(found.geometry, path)
+    assert (found.status, found.scale) == ("ok", 4)
+    assert (truth & burnt).sum() / (truth | burnt).sum() >= 0.97
+    cut = segment(FloodModel(), path, asked, scales=[1]).iloc[0]
+    assert cut.status == "truncated"
+
+
+def test_a_box_chooses_the_scale_that_fits(tmp_path):
+    image = discs((600, 600), (300, 300, 200), (50, 50, 5))
+    path = write_raster(tmp_path / "a.tif", image)
+    with rasterio.open(path) as file:
+        corners = [((100, 100), (501, 501)), ((45, 45), (56, 56))]
+        boxes = [
+            (*(file.transform @ (a[0], b[1])), *(file.transform @ (b[0], a[1]))) for a, b in corners
+        ]
+    polygons = segment(FloodModel(), path, PromptSet.of(boxes=boxes), simplify_m=0)
+    assert polygons["scale"].tolist() == [8, 0.25]
+    assert polygons["status"].tolist() == ["ok", "ok"]
+    small, truth = burn(polygons.geometry[1], path), image == 201
+    assert (small & truth).sum() / (small | truth).sum() >= 0.75
+
+
+def test_n_prompts_in_n_records_out_each_with_a_status(tmp_path):
+    image = discs((200, 200), (50, 50, 20))
+    image[:, 150:] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    x, y = 500_000, 5_000_000
+    prompts = PromptSet(
+        (
+            Prompt("far", points=[(x + 900, y - 50)], labels=[1]),
+            Prompt("disc", points=[(x + 50.5, y - 50.5)], labels=[1]),
+            Prompt("two", points=[(x + 50.5, y - 50.5), (x + 900, y)], labels=[1, 0]),
+            Prompt("edge", box=(x + 30, y - 71, x + 71, y + 100)),
+            Prompt("hole", points=[(x + 190.5, y - 50.5)], labels=[1]),
+        )
+    )
+    polygons = segment(FloodModel(), path, prompts)
+    assert polygons["id"].tolist() == ["far", "disc", "two", "edge", "hole"]
+    assert polygons["status"].tolist() == ["outside", "ok", "clipped", "clipped", "empty"]
+    assert polygons.geometry.notna().tolist() == [False, True, True, True, False]
+
+
+def test_several_points_of_one_object_add_and_take_away(tmp_path):
+    image = discs((200, 200), (50, 50, 12), (50, 85, 12))
+    path = write_raster(tmp_path / "a.tif", image)
+    both = np.array([(500_050.5, 4_999_949.5), (500_085.5, 4_999_949.5)])
+    asked = PromptSet.of(points=[both, both], labels=[[1, 1], [1, 0]])
+    polygons = segment(FloodModel(), path, asked, simplify_m=0)
+    assert [g.geom_type for g in polygons.geometry] == ["MultiPolygon", "Polygon"]
+    assert (burn(polygons.geometry[0], path) == (image >= 200)).all()
+    assert (burn(polygons.geometry[1], path) == (image == 200)).all()
+
+
+def test_lists_arrays_frames_and_files_give_the_same(tmp_path):
+    image = discs((200, 200), (50, 50, 20), (120, 120, 20))
+    path = write_raster(tmp_path / "a.tif", image)
+    rows = [(500_050.5, 4_999_949.5), (500_120.5, 4_999_879.5)]
+    listed = PromptSet.of(points=rows, crs="EPSG:32633")
+    first = segment(FloodModel(), path, listed)
+    frame = geopandas.GeoDataFrame(
+        geometry=geopandas.points_from_xy(*np.transpose(rows)), crs=32633
+    )
+    frame.to_file(tmp_path / "p.gpkg")
+    frame.to_crs(4326).to_file(tmp_path / "p.geojson")
+    for other in (PromptSet.of(points=np.array(rows)), frame, tmp_path / "p.gpkg"):
+        assert segment(FloodModel(), path, other).equals(first)
+    again = segment(FloodModel(), path, str(tmp_path / "p.geojson"))
+    assert again.geometry.geom_equals_exact(first.geometry, 1e-6).all()
+
+
+def test_overlapping_masks_stay_two_polygons(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((100, 100), (50, 50, 20)))
+    x, y = 500_000, 5_000_000
+    boxes = [(x + 30, y - 70, x + 60, y - 30), (x + 40, y - 70, x + 75, y - 30)]
+    polygons = segment(FloodModel(), path, PromptSet.of(boxes=boxes))
+    assert len(polygons) == 2
+    assert polygons.geometry[0].intersects(polygons.geometry[1])
+
+
+def test_multimask_gives_three_candidates_best_first(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((100, 100), (50, 50, 20)))
+    asked = PromptSet.of(points=[(500_050, 4_999_950)])
+    best = segment(FloodModel(), path, asked)
+    three = segment(FloodModel(), path, asked, multimask=True)
+    assert three["candidate"].tolist() == [0, 1, 2]
+    assert three["score"].tolist() == pytest.approx([0.9, 0.7, 0.5])
+    assert three.geometry[0].equals(best.geometry[0])
+    assert three["area_m2"][2] < three["area_m2"][0] < three["area_m2"][1]
+
+
+def test_only_prompted_tiles_are_encoded_and_never_twice(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((600, 640), *PLACES))
+    model = FloodModel()
+    asked = clicks(path, PLACES[:1])
+    segment(model, path, asked)
+    assert model.encoded == 1
+    segment(model, path, asked)
+    assert model.encoded == 1
+    assert (tmp_path / "a.flood.features.zarr").is_dir()
+
+
+def test_a_store_serves_without_its_raster(tmp_path):
+    image = discs((300, 300), (100, 100, 20))
+    path = write_raster(tmp_path / "a.tif", image)
+    model = FloodModel()
+    store = encode(model, path, tmp_path / "f.zarr", scales=[1])
+    assert model.encoded == len(store.grid(1)) == 9
+    asked = clicks(path, [(100, 100)])
+    path.unlink()
+    again = FloodModel()
+    for source in (store, tmp_path / "f.zarr"):
+        assert segment(again, source, asked)["status"].tolist() == ["ok"]
+    assert again.encoded == 0
+    with pytest.raises(StoreIncomplete, match="never encoded"):
+        segment(again, store, asked, scales=[2])
+
+
+def test_encode_covers_all_coarser_scales_and_resumes(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((300, 300), (100, 100, 20)))
+    model = FloodModel()
+
+    def stop(done, _total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(model, path, progress=stop)
+    seen = []
+    store = encode(model, path, progress=lambda done, total: seen.append((done, total)))
+    assert model.encoded == sum(len(store.grid(s)) for s in (1, 2, 4)) == 9 + 4 + 1
+    assert seen[-1][0] == seen[-1][1] <= 10
+    assert not store.missing(1)
+    assert store.missing(0.5)
+    assert encode(model, path).path == store.path
+    assert model.encoded == 14
+
+
+def test_nodata_tiles_cost_no_encode(tmp_path):
+    image = discs((600, 640), (60, 60, 20))
+    image[:, 128:] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    model = FloodModel()
+    store = encode(model, path, scales=[1])
+    states = [store.status(tile) for tile in store.grid(1)]
+    assert set(states) == {"done", "empty"}
+    assert model.encoded == states.count("done")
+
+
+def test_a_store_of_something_else_is_refused_naming_both(tmp_path):
+    one = write_raster(tmp_path / "a.tif", discs((200, 200), (60, 60, 20)))
+    two = write_raster(tmp_path / "b.tif", discs((200, 200), (90, 90, 20)))
+    three = write_raster(tmp_path / "c.tif", np.stack([discs((200, 200), (60, 60, 20))] * 4))
+    store = tmp_path / "f.zarr"
+    encode(FloodModel(), one, store)
+    with pytest.raises(StoreMismatch, match="raster"):
+        encode(FloodModel(), two, store)
+    with pytest.raises(StoreMismatch, match=r"flood-0.*flood-1"):
+        encode(FloodModel(name="flood-1"), one, store)
+    with pytest.raises(StoreMismatch, match=r"flood-0.*flood-1"):
+        segment(FloodModel(name="flood-1"), store, clicks(one, [(60, 60)]))
+    with pytest.raises(StoreMismatch, match="grids"):
+        encode(FloodModel(size=64), one, store)
+    encode(FloodModel(), three, tmp_path / "g.zarr", bands=[3, 2, 1])
+    with pytest.raises(StoreMismatch, match=r"\[3, 2, 1\].*\[1, 2, 3\]"):
+        encode(FloodModel(), three, tmp_path / "g.zarr")
+
+
+def test_wrong_wishes_are_refused(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((200, 200), (60, 60, 20)))
+    asked = clicks(path, [(60, 60)])
+    with pytest.raises(BandError, match=r"bands \(2,\)"):
+        segment(FloodModel(), path, asked, bands=[2])
+    with pytest.raises(ModelError, match="scale 3"):
+        segment(FloodModel(), path, asked, scales=[3])
+    with pytest.raises(PromptError, match="none"):
+        segment(FloodModel(), path, PromptSet(()))
+
+
+def test_a_mask_is_never_true_where_there_is_no_data(tmp_path):
+    image = discs((200, 200), (60, 60, 30))
+    image[55:60, 40:80] = 0
+    image[62, 66] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    asked = PromptSet.of(boxes=[(500_025, 4_999_905, 500_095, 4_999_975)])
+    polygon = segment(FloodModel(), path, asked)
+    assert polygon["scale"].tolist() == [2]
+    assert polygon["status"].tolist() == ["ok"]
+    for row, col in np.argwhere(image == 0):
+        pixel = box(500_000 + col, 5_000_000 - row - 1, 500_000 + col + 1, 5_000_000 - row)
+        assert polygon.geometry[0].intersection(pixel).area < 1e-6
+
+
+def test_the_same_object_in_a_clip_and_in_the_scene(tmp_path):
+    image = discs((1200, 1300), (700, 700, 50))
+    scene = write_raster(tmp_path / "scene.tif", image)
+    clip = write_raster(
+        tmp_path / "clip.tif", image[583:890, 577:901],
+        transform=Affine(1, 0, 500_577, 0, -1, 5_000_000 - 583),
+    )  # fmt: skip
+    asked = clicks(scene, [(700, 700)])
+    one, two = (segment(FloodModel(), path, asked).geometry[0] for path in (scene, clip))
+    assert one.intersection(two).area / one.union(two).area >= 0.95
+
+
+def test_features_on_a_url_serve_as_well(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((200, 200), (60, 60, 20)))
+    model = FloodModel()
+    url = "memory://geosam-verbs/f.zarr"
+    for _ in range(2):
+        assert segment(model, path, clicks(path, [(60, 60)]), store=url)["status"][0] == "ok"
+    assert model.encoded == 1
+    assert FeatureStore.open(url).meta["model"] == "flood-0"
