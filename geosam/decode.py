@@ -1,5 +1,6 @@
 """Prompts to masks: route each to a tile and a scale, decode, place the mask on the ground."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +17,26 @@ from geosam.scene import Scene
 from tiles import Frame, Tile, TileGrid
 
 FILLS_AT_MOST = 0.45  # of the tile's side, by a prompt whose extent is known
-CLICK_SCALE = 1.0  # where a click of unknown extent is tried first
+CLICK_SCALES = (0.5, 1.0, 2.0)  # where a click, whose extent is unknown, is tried
 STABILITY_OFFSET = 1.0  # logits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
+    """A prompt on its way: the scales it is still to be tried at, and its best masks so far."""
+
     order: int
     prompt: PixelPrompt
-    before: tuple[Mask, ...] = ()  # truncated masks from a finer scale
+    scales: tuple[float, ...]
+    best: tuple[Mask, ...] = ()
+
+    def after(self, masks: tuple[Mask, ...], coarser: float | None) -> "_Job":
+        """The job when it has been decoded at its first scale, with `coarser` the next of all."""
+        best = max((self.best, masks), key=_merit)
+        left = self.scales[1:]
+        if not left and best[0].status == "truncated" and coarser is not None:
+            left = (coarser,)
+        return _Job(self.order, self.prompt, left, best)
 
 
 def decode(
@@ -38,8 +50,9 @@ def decode(
     """Masks of prompts, as they are finished, each with its prompt's place in the order.
 
     A prompt goes to the tile that gives it most context, at the finest scale at which its extent
-    takes less than half of the tile's side; a click starts at scale 1. An object that runs off its
-    tile is tried again at the next coarser scale; at the last it is marked "truncated".
+    takes less than half of the tile's side. A lone click, whose extent is unknown, is tried at
+    several scales and the mask with the best score is kept. An object that runs off its tile is
+    tried again at the next coarser scale; at the last it is marked "truncated".
 
     Args:
         scene: raster and features; tiles that are missing are encoded.
@@ -60,19 +73,18 @@ def decode(
             yield order, _nothing(prompt.id, "outside", scene.frame)
             steps.advance()
         else:
-            waiting[_first_scale(placed, scales, scene.model.size)].append(_Job(order, placed))
+            tried = _scales_to_try(placed, scales, scene.model.size)
+            waiting[tried[0]].append(_Job(order, placed, tried))
     for scale, coarser in zip(scales, (*scales[1:], None), strict=True):
         groups = _by_tile(waiting.pop(scale, []), scene.store.grid(scale))
         steps.encode(scene, groups)
         for tile, jobs in groups.items():
             for job, masks in zip(jobs, _decode_tile(scene, tile, jobs, multimask), strict=True):
-                best = masks[0]
-                if best.status == "truncated" and coarser is not None:
-                    waiting[coarser].append(_Job(job.order, job.prompt, masks))
+                onward = job.after(masks, coarser)
+                if onward.scales:
+                    waiting[onward.scales[0]].append(onward)
                     continue
-                if best.status == "empty" and job.before:
-                    masks = job.before
-                for mask in masks:
+                for mask in onward.best:
                     yield job.order, mask
                 steps.advance()
 
@@ -94,9 +106,20 @@ class _Steps:
         scene.ensure(missing, lambda _done, _total: self.advance())
 
 
-def _first_scale(prompt: PixelPrompt, scales: Sequence[float], size: int) -> float:
-    wanted = prompt.side / (FILLS_AT_MOST * size) if prompt.side else CLICK_SCALE
-    return next((scale for scale in scales if scale >= wanted), scales[-1])
+def _scales_to_try(prompt: PixelPrompt, scales: Sequence[float], size: int) -> tuple[float, ...]:
+    if not prompt.side:
+        usual = tuple(scale for scale in scales if scale in CLICK_SCALES)
+        return usual or (min(scales, key=lambda scale: abs(math.log(scale))),)
+    wanted = prompt.side / (FILLS_AT_MOST * size)
+    return (next((scale for scale in scales if scale >= wanted), scales[-1]),)
+
+
+def _merit(masks: tuple[Mask, ...]) -> tuple[bool, bool, float, float]:
+    """What makes one answer better than another: an object, a whole one, the score, own pixels."""
+    if not masks or masks[0].logits is None:
+        return False, bool(masks), 0.0, 0.0
+    best = masks[0]
+    return True, best.status != "truncated", best.score, -abs(math.log(best.scale))
 
 
 def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:

@@ -12,7 +12,8 @@ import pandas
 import pyogrio
 from pandas.api import types
 from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import CRS
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 
 from geosam.errors import OutputError, OutputExists
 
@@ -73,6 +74,8 @@ def write(
     check_path(path, layer=layer, mode=mode)
     if gdf.crs is None:
         raise OutputError(f"{path}: polygons without a CRS (expected one). Set it with set_crs.")
+    if driver == "GeoJSON":
+        _check_way_to_wgs84(path, gdf.crs)
     layer = layer or path.stem
     amend = driver == "GPKG" and path.exists()
     append = amend and mode == "append" and layer in _layers(path)
@@ -117,6 +120,16 @@ def _driver(path: Path) -> str:
             "Choose one of them."
         )
     return driver
+
+
+def _check_way_to_wgs84(path: Path, crs: CRS) -> None:
+    try:
+        Transformer.from_crs(crs, "EPSG:4326")
+    except ProjError as error:
+        raise OutputError(
+            f"{path}: polygons in {crs.name} (expected a CRS of the Earth, as GeoJSON is in WGS "
+            "84). Write another format, such as .gpkg."
+        ) from error
 
 
 def check_path(path: Path, *, layer: str | None = None, mode: Mode = "create") -> None:
