@@ -107,6 +107,7 @@ class Run:
     def learn(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; the loss and the IoU of each round of prompts."""
         plan, step = self.plan, self.step
+        torch.manual_seed(plan.seed * 1_000_003 + step)
         set_rates(self.optimizer, plan, step)
         rounds = int(np.random.default_rng((plan.seed, step, 1)).choice([2, 3], p=[0.75, 0.25]))
         with torch.autocast("cpu", torch.bfloat16):
