@@ -28,11 +28,14 @@ class MaskDecoder(nn.Module):
         self.mask_tokens = nn.Parameter(torch.randn(MASKS, width))
         self.upscale8 = nn.ConvTranspose2d(width, skip8, 2, stride=2)
         self.mix8 = nn.Sequential(
-            LayerNorm2d(skip8), nn.ReLU(), nn.Conv2d(skip8, skip8, 3, padding=1)
+            LayerNorm2d(skip8), nn.ReLU(inplace=True), nn.Conv2d(skip8, skip8, 3, padding=1)
         )
         self.upscale4 = nn.ConvTranspose2d(skip8, skip4, 2, stride=2)
         self.mix4 = nn.Sequential(
-            LayerNorm2d(skip4), nn.ReLU(), nn.Conv2d(skip4, skip4, 3, padding=1), nn.ReLU()
+            LayerNorm2d(skip4),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(skip4, skip4, 3, padding=1),
+            nn.ReLU(inplace=True),
         )
         self.hypernetworks = nn.ModuleList(MLP(width, width, skip4, 3) for _ in range(MASKS))
         self.iou_head = MLP(width, width, MASKS, 3)

@@ -73,15 +73,15 @@ class PromptEncoder(nn.Module):
         self.not_a_point = nn.Parameter(torch.randn(config.width))
         skip8, skip4 = config.skip_channels
         self.maps4 = nn.Sequential(
-            nn.Conv2d(MAP_CHANNELS, skip4, 3, padding=1), LayerNorm2d(skip4), nn.ReLU()
+            nn.Conv2d(MAP_CHANNELS, skip4, 3, padding=1), LayerNorm2d(skip4), nn.ReLU(inplace=True)
         )
         self.maps8 = nn.Sequential(
-            nn.Conv2d(skip4, skip8, 2, stride=2), LayerNorm2d(skip8), nn.ReLU()
+            nn.Conv2d(skip4, skip8, 2, stride=2), LayerNorm2d(skip8), nn.ReLU(inplace=True)
         )
         self.maps16 = nn.Sequential(
             nn.Conv2d(skip8, skip8, 3, padding=1),
             LayerNorm2d(skip8),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(skip8, config.width, 2, stride=2),
         )
 

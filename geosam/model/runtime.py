@@ -1,17 +1,19 @@
 """A network as the verbs see it: numpy in, numpy out, no gradients."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geosam.model.focus import Focus, gather
 from geosam.model.prompt_encoder import Prompts
 from geosam.model.sam import Sam, pack, unpack
 from geosam.protocol import Features, Floats, Images, TilePrompt
 
 DECODE_CHUNK = 8  # prompts at a time: more would fall out of the CPU's cache
+UNSEEN = -20.0  # logit of what lies outside a prompt's focus
 
 
 class SamModel:
@@ -39,26 +41,41 @@ class SamModel:
     ) -> tuple[Floats, Floats]:
         """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M)."""
         own = unpack(torch.from_numpy(features)[None].float(), self.network.config)
-        masks = 3 if multimask else 1
-        size = self.logits_size
-        logits = np.empty((len(prompts), masks, size, size), np.float32)
+        masks, side = 3 if multimask else 1, self.logits_size
+        logits = np.full((len(prompts), masks, side, side), UNSEEN, np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
-        for group in _alike(prompts):
-            for start in range(0, len(group), DECODE_CHUNK):
-                chosen = group[start : start + DECODE_CHUNK]
-                batch = _stack([prompts[i] for i in chosen])
-                result = self.network.decode(own, batch, multimask=multimask)
-                logits[chosen], scores[chosen] = (part.numpy() for part in result)
+        looks = [Focus.on(prompt, self.size) for prompt in prompts]
+        waiting: Iterable[int] = range(len(prompts))
+        while waiting := list(waiting):
+            left = []
+            for chosen in _batches(waiting, prompts, looks):
+                foci = [looks[i] for i in chosen]
+                result = self.network.decode(
+                    gather(foci, own),
+                    _stack([looks[i].shift(prompts[i]) for i in chosen]),
+                    multimask=multimask,
+                    origin=torch.tensor([[focus.x, focus.y] for focus in foci]).float(),
+                )
+                for i, new_logits, new_scores in zip(chosen, *result, strict=True):
+                    logits[i, :, *looks[i].cells], scores[i] = new_logits, new_scores
+                    if looks[i].is_left_by(new_logits[new_scores.argmax()].numpy()):
+                        left.append(i)
+                        looks[i] = Focus.whole(self.size)
+            waiting = left
         return logits, scores.clip(0, 1)
 
 
-def _alike(prompts: Sequence[TilePrompt]) -> list[list[int]]:
-    """Indices of prompts that can share a batch: equally many points, same kinds of prompt."""
-    groups: dict[tuple[int, bool, bool], list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        kind = (len(prompt.points), prompt.box is None, prompt.mask is None)
-        groups[kind].append(index)
-    return list(groups.values())
+def _batches(
+    waiting: Sequence[int], prompts: Sequence[TilePrompt], looks: Sequence[Focus]
+) -> Iterator[list[int]]:
+    """Prompts that can share a batch: equally many points, same kinds, squares of one size."""
+    groups: dict[tuple[int, bool, bool, int], list[int]] = defaultdict(list)
+    for i in waiting:
+        kinds = (prompts[i].box is None, prompts[i].mask is None)
+        groups[(len(prompts[i].points), *kinds, looks[i].side)].append(i)
+    for group in groups.values():
+        for start in range(0, len(group), DECODE_CHUNK):
+            yield group[start : start + DECODE_CHUNK]
 
 
 def _stack(prompts: Sequence[TilePrompt]) -> Prompts:

@@ -28,8 +28,12 @@ class Attention(nn.Module):
             for projected in (self.q_proj(q), self.k_proj(k), self.v_proj(v))
         )
         # A handful of tokens on one side: plain products beat fused kernels, above all backwards.
-        attention = F.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
-        out = attention @ v  # (P, heads, Nq, c)
+        q = q * q.shape[-1] ** -0.5
+        if q.shape[-2] > k.shape[-2]:  # softmax is fastest with the longer side last in memory
+            attention = F.softmax(k @ q.transpose(-2, -1), dim=-2)  # (P, heads, Nk, Nq)
+            out = attention.transpose(-2, -1) @ v  # (P, heads, Nq, c)
+        else:
+            out = F.softmax(q @ k.transpose(-2, -1), dim=-1) @ v  # (P, heads, Nq, c)
         return self.out_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # (P, Nq, C)
 
 
