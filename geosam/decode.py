@@ -4,21 +4,20 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
-import numpy.typing as npt
 
-from geosam.masks import Mask, Status
+from geosam.masks import Mask
 from geosam.placement import PixelPrompt, on_tile, to_pixels
 from geosam.prompts import PromptSet
-from geosam.protocol import Floats, Model, Progress
+from geosam.protocol import Progress, TilePrompt
 from geosam.scene import Scene
-from tiles import Frame, Tile, TileGrid
+from geosam.tile_masks import TileMasks, nothing
+from tiles import Tile, TileGrid
 
+CHUNK = 64  # prompts decoded at once; bounds the memory, whatever their number
 FILLS_AT_MOST = 0.45  # of the tile's side, by a prompt whose extent is known
 CLICK_SCALES = (0.5, 1.0, 2.0)  # where a click, whose extent is unknown, is tried
-STABILITY_OFFSET = 1.0  # logits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +69,7 @@ def decode(
     for order, prompt in enumerate(prompts):
         placed = to_pixels(prompt, prompts.crs, scene.frame)
         if placed is None:
-            yield order, _nothing(prompt.id, "outside", scene.frame)
+            yield order, nothing(prompt.id, "outside", scene.frame)
             steps.advance()
         else:
             tried = _scales_to_try(placed, scales, scene.model.size)
@@ -129,127 +128,30 @@ def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
     return groups
 
 
+def _chunks(prompts: Sequence[TilePrompt]) -> Iterator[tuple[list[int], bool]]:
+    """Indices of prompts, a bounded number at once, and whether they are ambiguous."""
+    for ambiguous in (True, False):
+        group = [i for i, prompt in enumerate(prompts) if prompt.ambiguous is ambiguous]
+        for start in range(0, len(group), CHUNK):
+            yield group[start : start + CHUNK], ambiguous
+
+
 def _decode_tile(
     scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool
 ) -> list[tuple[Mask, ...]]:
     """The masks of each job, best first; one unless several were asked for."""
     if scene.store.status(tile) == "empty":
-        return [(_nothing(job.prompt.id, "empty", scene.frame, tile),) for job in jobs]
+        return [(nothing(job.prompt.id, "empty", scene.frame, tile),) for job in jobs]
     model, features, valid = scene.model, scene.store[tile], scene.store.valid(tile)
     prompts = [on_tile(job.prompt, tile, model.size, model.logits_size) for job in jobs]
-    place = _Place.of(scene.frame, tile, valid, model)
+    maker = TileMasks.on(tile, scene.frame, valid, model)
     results: list[tuple[Mask, ...]] = [()] * len(jobs)
-    for ambiguous in (True, False):
-        chosen = [i for i, prompt in enumerate(prompts) if prompt.ambiguous is ambiguous]
-        if not chosen:
-            continue
+    for chosen, ambiguous in _chunks(prompts):
         logits, scores = model.decode(features, [prompts[i] for i in chosen], multimask=ambiguous)
         for i, own_logits, own_scores in zip(chosen, logits, scores, strict=True):
             ranks = np.argsort(-own_scores, kind="stable")[: None if multimask else 1]
             results[i] = tuple(
-                place.mask(jobs[i].prompt, own_logits[k], float(own_scores[k]), candidate)
-                for k, candidate in zip(ranks, count())
+                maker.mask(jobs[i].prompt, own_logits[k], float(own_scores[k]), candidate)
+                for k, candidate in zip(ranks, range(len(ranks)), strict=True)
             )
     return results
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """Where a tile's logits lie: on the ground, on the data, beside other tiles."""
-
-    frame: Frame  # the raster's
-    tile: Tile
-    valid: npt.NDArray[np.bool_]  # (s * k, s * k) tile px
-    per_cell: int  # k
-    open_edges: tuple[bool, bool, bool, bool]  # left, top, right, bottom: raster goes on there
-
-    @classmethod
-    def of(cls, frame: Frame, tile: Tile, valid: npt.NDArray[np.bool_], model: Model) -> "_Place":
-        whole = np.zeros((model.size, model.size), bool)
-        whole[: valid.shape[0], : valid.shape[1]] = valid
-        height, width = frame.shape
-        read = tile.read
-        edges = (read.col > 0, read.row > 0, read.right < width, read.bottom < height)
-        return cls(frame, tile, whole, model.size // model.logits_size, edges)
-
-    def mask(self, prompt: PixelPrompt, logits: Floats, score: float, candidate: int) -> Mask:
-        """The mask, cut to where it is."""
-        k = self.per_cell
-        data: npt.NDArray[np.bool_] = np.logical_or.reduce(
-            self.valid.reshape(len(logits), k, len(logits), k), axis=(1, 3)
-        )  # (s, s)
-        inside: npt.NDArray[np.bool_] = (logits > 0) & data
-        rows, cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        if not rows.size:
-            return _nothing(prompt.id, "empty", self.frame, self.tile, candidate)
-        top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, len(logits))
-        left, right = max(cols[0] - 1, 0), min(cols[-1] + 2, len(logits))
-        valid = self.valid[top * k : bottom * k, left * k : right * k]
-        part = np.ascontiguousarray(logits[top:bottom, left:right])
-        own_data = data[top:bottom, left:right]
-        part = np.where(own_data, part, np.minimum(part, -1)).astype(np.float32)
-        cell = self.tile.scale * k
-        corner = self.frame.to_world(
-            [[self.tile.read.col + left * cell, self.tile.read.row + top * cell]]
-        )[0]
-        return Mask(
-            prompt_id=prompt.id,
-            status=self._status(prompt, inside),
-            logits=part,
-            frame=_at(self.frame, corner, cell, part.shape),
-            valid=None if valid.all() else valid,
-            score=score,
-            stability=_stability(part),
-            tile=_name(self.tile),
-            scale=self.tile.scale,
-            candidate=candidate,
-        )
-
-    def _status(self, prompt: PixelPrompt, inside: npt.NDArray[np.bool_]) -> Status:
-        left, top, right, bottom = self.open_edges
-        runs_off = (
-            (left and inside[:, 0].any())
-            or (top and inside[0].any())
-            or (right and inside[:, -1].any())
-            or (bottom and inside[-1].any())
-        )
-        if runs_off:
-            return "truncated"
-        return "clipped" if prompt.clipped else "ok"
-
-
-def _at(
-    frame: Frame, corner: npt.NDArray[np.float64], cell: float, shape: tuple[int, ...]
-) -> Frame:
-    a, b, _, d, e, _, *_ = frame.transform
-    x, y = corner.tolist()
-    transform = type(frame.transform)(a * cell, b * cell, x, d * cell, e * cell, y)
-    return Frame((shape[0], shape[1]), transform, frame.crs)
-
-
-def _stability(logits: Floats) -> float:
-    """IoU of the masks at a higher and a lower threshold (Kirillov et al. 2023, app. B)."""
-    wide = np.count_nonzero(logits > -STABILITY_OFFSET)
-    return float(np.count_nonzero(logits > STABILITY_OFFSET) / wide) if wide else 0.0
-
-
-def _name(tile: Tile) -> str:
-    row, col = tile.index
-    return f"{tile.scale:g}/{row}/{col}"
-
-
-def _nothing(
-    prompt_id: str, status: Status, frame: Frame, tile: Tile | None = None, candidate: int = 0
-) -> Mask:
-    return Mask(
-        prompt_id=prompt_id,
-        status=status,
-        logits=None,
-        frame=frame,
-        valid=None,
-        score=float("nan"),
-        stability=float("nan"),
-        tile=_name(tile) if tile else "",
-        scale=tile.scale if tile else float("nan"),
-        candidate=candidate,
-    )

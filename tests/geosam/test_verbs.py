@@ -11,6 +11,7 @@ from shapely import box
 
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
+from geosam.tile_masks import without_specks
 from geosam.verbs import encode, segment
 from tests.fakes import FloodModel, discs, write_raster
 from tiles import FeatureStore, StoreIncomplete, StoreMismatch
@@ -290,3 +291,16 @@ def test_features_on_a_url_serve_as_well(tmp_path):
         assert segment(model, path, clicks(path, [(60, 60)]), store=url)["status"][0] == "ok"
     assert model.encoded == 3
     assert FeatureStore.open(url).meta["model"] == "flood-0"
+
+
+def test_specks_go_and_real_parts_and_holes_stay():
+    mask = np.zeros((40, 40), bool)
+    mask[4:24, 4:24] = True  # 400 cells
+    mask[10, 10] = False
+    mask[14:20, 14:20] = False  # 36 cells
+    mask[30:36, 30:36] = True
+    mask[1, 38] = True
+    expected = mask.copy()
+    expected[10, 10], expected[1, 38] = True, False
+    assert (without_specks(mask) == expected).all()
+    assert (without_specks(mask[:2]) == mask[:2]).all()

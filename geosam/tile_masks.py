@@ -1,0 +1,128 @@
+"""From a tile's logits to masks on the ground: cut to size, free of specks, with their status."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.features import sieve
+
+from geosam.masks import Mask, Status
+from geosam.placement import PixelPrompt
+from geosam.protocol import Floats, Model
+from tiles import Frame, Tile, Window
+
+STABILITY_OFFSET = 1.0  # logits
+SPECK = 0.05  # of the object's area: smaller parts and holes are the model's noise
+
+Cells = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileMasks:
+    """Makes the masks of one tile.
+
+    Attributes:
+        tile: the tile.
+        frame: of its pixels; a model's image may reach beyond it.
+        valid: (S, S) bool, where the tile has data; S is the side of the model's image, px.
+        data: (s, s) bool, cells with any data; s is the side of the model's logits.
+        open_edges: left, top, right, bottom: whether the raster goes on beyond the tile there.
+    """
+
+    tile: Tile
+    frame: Frame
+    valid: Cells
+    data: Cells
+    open_edges: tuple[bool, bool, bool, bool]
+
+    @classmethod
+    def on(cls, tile: Tile, frame: Frame, valid: Cells, model: Model) -> Self:
+        """For a tile of the raster with this frame, whose pixels are valid (h, w)."""
+        size, cells = model.size, model.logits_size
+        whole = np.zeros((size, size), bool)
+        whole[: valid.shape[0], : valid.shape[1]] = valid
+        blocks = whole.reshape(cells, size // cells, cells, size // cells)
+        height, width = frame.shape
+        read = tile.read
+        edges = (read.col > 0, read.row > 0, read.right < width, read.bottom < height)
+        return cls(tile, frame.crop(read, tile.scale), whole, np.asarray(blocks.any((1, 3))), edges)
+
+    def mask(self, prompt: PixelPrompt, logits: Floats, score: float, candidate: int) -> Mask:
+        """The mask that logits (s, s) stand for, cut to where it is."""
+        found = (logits > 0) & self.data
+        inside = without_specks(found)
+        if not inside.any():
+            return nothing(prompt.id, "empty", self.frame, self.tile, candidate)
+        top, bottom = _span(np.asarray(inside.any(1)))
+        left, right = _span(np.asarray(inside.any(0)))
+        rows, cols = slice(top, bottom), slice(left, right)
+        part = np.where(inside == found, logits, -logits)[rows, cols]
+        part = np.where(self.data[rows, cols], part, np.minimum(part, -1)).astype(np.float32)
+        k = len(self.valid) // len(logits)  # px a cell
+        place = Window.spanning(left * k, top * k, right * k, bottom * k)
+        valid = self.valid[place.slices()]
+        return Mask(
+            prompt_id=prompt.id,
+            status=self._status(prompt, inside),
+            logits=part,
+            frame=self.frame.crop(place, k),
+            valid=None if valid.all() else valid,
+            score=score,
+            stability=stability(part),
+            tile=_name(self.tile),
+            scale=self.tile.scale,
+            candidate=candidate,
+        )
+
+    def _status(self, prompt: PixelPrompt, inside: Cells) -> Status:
+        edges = (inside[:, 0], inside[0], inside[:, -1], inside[-1])
+        if any(
+            is_open and edge.any() for is_open, edge in zip(self.open_edges, edges, strict=True)
+        ):
+            return "truncated"
+        return "clipped" if prompt.clipped else "ok"
+
+
+def nothing(
+    prompt_id: str, status: Status, frame: Frame, tile: Tile | None = None, candidate: int = 0
+) -> Mask:
+    """The answer to a prompt that finds no object; `frame` has the raster's CRS."""
+    return Mask(
+        prompt_id=prompt_id,
+        status=status,
+        logits=None,
+        frame=frame,
+        valid=None,
+        score=float("nan"),
+        stability=float("nan"),
+        tile=_name(tile) if tile else "",
+        scale=tile.scale if tile else float("nan"),
+        candidate=candidate,
+    )
+
+
+def without_specks(mask: Cells) -> Cells:
+    """The mask (h, w) without parts and holes that are tiny beside the object."""
+    smallest = int(SPECK * np.count_nonzero(mask))
+    if smallest < 2:
+        return mask
+    kept: Cells = sieve(mask.astype(np.uint8), smallest) > 0
+    return kept
+
+
+def stability(logits: Floats) -> float:
+    """IoU of the masks at a higher and a lower threshold (Kirillov et al. 2023, app. B)."""
+    wide = np.count_nonzero(logits > -STABILITY_OFFSET)
+    return float(np.count_nonzero(logits > STABILITY_OFFSET) / wide) if wide else 0.0
+
+
+def _span(filled: Cells) -> tuple[int, int]:
+    """First and past-the-last index that is true, one wider where there is room."""
+    indices = np.flatnonzero(filled)
+    return max(int(indices[0]) - 1, 0), min(int(indices[-1]) + 2, len(filled))
+
+
+def _name(tile: Tile) -> str:
+    row, col = tile.index
+    return f"{tile.scale:g}/{row}/{col}"
