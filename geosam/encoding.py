@@ -25,12 +25,14 @@ def encode_tiles(
 ) -> None:
     """Encode tiles into the store; a tile without data is recorded as empty and costs no encode.
 
-    Tiles that are done stay done if this is interrupted in any way.
+    Tiles that are done stay done if this is interrupted in any way. A tile that cannot be read
+    does not keep the others from being encoded.
 
     Raises:
-        RasterError: a tile cannot be read; it is named.
+        RasterError: tiles could not be read; the first one is named.
     """
     done = 0
+    unreadable: list[tuple[Tile, RasterError]] = []
     batch: list[tuple[Tile, Chip]] = []
     with ThreadPoolExecutor(1) as writer:
         writing: deque[Future[None]] = deque()
@@ -47,7 +49,9 @@ def encode_tiles(
                 writing.popleft().result()
 
         for tile, chip in _read(raster, stretch, tiles):
-            if chip.whole.any():
+            if isinstance(chip, RasterError):
+                unreadable.append((tile, chip))
+            elif chip.whole.any():
                 batch.append((tile, chip))
             else:
                 store.put(tile, None, chip.whole)
@@ -59,10 +63,16 @@ def encode_tiles(
         flush()
         for future in writing:
             future.result()
+    if unreadable:
+        tile, error = unreadable[0]
+        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
+        raise RasterError(f"{tile}: {error}{others}") from error
 
 
-def _read(raster: Raster, stretch: Stretch, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, Chip]]:
-    """Tiles with their chips, in order, read ahead in a thread."""
+def _read(
+    raster: Raster, stretch: Stretch, tiles: Sequence[Tile]
+) -> Iterator[tuple[Tile, Chip | RasterError]]:
+    """Tiles with their chips, or why there is none, in order, read ahead in a thread."""
     with ThreadPoolExecutor(1) as reader:
         coming: deque[tuple[Tile, Future[Chip]]] = deque()
         queue = iter(tiles)
@@ -78,10 +88,9 @@ def _read(raster: Raster, stretch: Stretch, tiles: Sequence[Tile]) -> Iterator[t
                     return
                 tile, future = coming.popleft()
                 try:
-                    chip = future.result()
+                    yield tile, future.result()
                 except RasterError as error:
-                    raise RasterError(f"{tile}: {error}") from error
-                yield tile, chip
+                    yield tile, error
         finally:
             for _, future in coming:
                 future.cancel()

@@ -61,8 +61,7 @@ class Stretch:
             low, high = (np.array(v)[:, None, None] for v in (self.low, self.high))
             with np.errstate(invalid="ignore", over="ignore"):
                 unit = (chip.data.astype(np.float64) - low) / (high - low)
-            unit[:, ~chip.valid] = 0
-            image = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+            image = np.rint(np.nan_to_num(unit, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
         image[:, ~chip.valid] = np.array(FILL, np.uint8)[:, None]
         return image
 

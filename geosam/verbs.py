@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -153,7 +154,8 @@ def preview(
         window, scale = _view(raster, polygons)
         stretch = Stretch.of(raster, bands)
         chip = raster.read(window, stretch.bands, scale)
-        image = np.ascontiguousarray(np.moveaxis(stretch(chip), 0, 2))
+        shown = replace(chip, valid=np.ones_like(chip.valid))  # nodata as it is, not filled
+        image = np.ascontiguousarray(np.moveaxis(stretch(shown), 0, 2))
         draw(image, chip.frame, polygons, path, prompts)
 
 
