@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -97,11 +96,6 @@ class ProgressLine:
     ) -> None:
         if self._drawn:
             click.echo(err=True)
-
-
-def existing(path: str) -> Path | None:
-    """The path, if something is there."""
-    return Path(path) if Path(path).exists() else None
 
 
 def _numbers(text: str | None, kind: type[int] | type[float]) -> list[float] | None:

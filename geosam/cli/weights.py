@@ -1,5 +1,7 @@
 """Commands about models."""
 
+import json
+
 import click
 
 from geosam.cli.shared import data_errors, json_option, load
@@ -21,8 +23,6 @@ def list_models(*, as_json: bool) -> None:
       geosam models list
       geosam models list --json
     """
-    import json
-
     from geosam.model import MODELS  # torch takes seconds
 
     rows = []
