@@ -17,7 +17,7 @@ from geosam.prompts import Prompt
 from geosam.protocol import TilePrompt
 from tiles import Frame, Tile
 
-MASK_LOGIT = 8.0  # how sure a polygon prompt is of itself
+MASK_LOGIT = 3.0  # how sure a polygon prompt is of itself: enough to count, not to be copied
 OUTLINE_STEPS = 64  # pieces that a polygon prompt's longer side is cut into before reprojection
 
 Points = npt.NDArray[np.float64]

@@ -7,13 +7,13 @@ import rasterio
 from affine import Affine
 from pyproj import CRS, Transformer
 from rasterio.features import rasterize
-from shapely import box
+from shapely import Point, box
 
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
 from geosam.tile_masks import without_specks
 from geosam.verbs import encode, segment
-from tests.fakes import FloodModel, discs, write_raster
+from tests.fakes import NORTH_UP, FloodModel, discs, write_raster
 from tiles import FeatureStore, StoreIncomplete, StoreMismatch
 
 PLACES = ((112, 304, 15), (304, 304, 15), (100, 100, 14), (500, 500, 15))
@@ -147,6 +147,28 @@ def test_lists_arrays_frames_and_files_give_the_same(tmp_path):
         assert segment(FloodModel(), path, other).equals(first)
     again = segment(FloodModel(), path, str(tmp_path / "p.geojson"))
     assert again.geometry.geom_equals_exact(first.geometry, 1e-6).all()
+
+
+def test_a_polygon_prompts_with_its_mask_and_its_extent(tmp_path):
+    image = discs((200, 200), (60, 70, 20))
+    path = write_raster(tmp_path / "a.tif", image)
+    rough = Point(500_070.5, 4_999_939.5).buffer(24)
+    frame = geopandas.GeoDataFrame(geometry=[rough], crs=32633)
+    seen = []
+
+    class Watching(FloodModel):
+        def decode(self, features, prompts, *, multimask):
+            seen.extend(prompts)
+            return super().decode(features, prompts, multimask=multimask)
+
+    (polygon,) = segment(Watching(), path, frame.to_crs(3857), simplify_m=0).geometry
+    assert (burn(polygon, path) == (image == 200)).all()
+    (prompt,) = seen
+    assert prompt.box == pytest.approx(np.array([46.5, 36.5, 94.5, 84.5]) - 0.5, abs=0.05)
+    inside = rasterize([rough], (200, 200), transform=NORTH_UP) > 0
+    agree = (prompt.mask > 0) == inside[:128, :128]
+    assert agree.mean() > 0.98
+    assert set(np.sign(prompt.mask).ravel()) == {-1, 1}
 
 
 def test_overlapping_masks_stay_two_polygons(tmp_path):
