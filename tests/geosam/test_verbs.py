@@ -1,5 +1,7 @@
 """The whole pipeline with a model whose masks are known exactly."""
 
+import zipfile
+
 import geopandas
 import numpy as np
 import pytest
@@ -303,6 +305,19 @@ def test_the_same_object_in_a_clip_and_in_the_scene(tmp_path):
     asked = clicks(scene, [(700, 700)])
     one, two = (segment(FloodModel(), path, asked).geometry[0] for path in (scene, clip))
     assert one.intersection(two).area / one.union(two).area >= 0.95
+
+
+def test_features_of_a_raster_that_is_no_plain_file_go_to_the_cache(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", discs((200, 200), (60, 60, 20)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a.tif")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = FloodModel()
+    for _ in range(2):
+        source = f"/vsizip/{tmp_path}/a.zip/a.tif"
+        assert segment(model, source, clicks(path, [(60, 60)]))["status"][0] == "ok"
+    assert model.encoded == 3
+    assert len(list((tmp_path / "cache/geosam").glob("a.*.flood.features.zarr"))) == 1
 
 
 def test_features_on_a_url_serve_as_well(tmp_path):
