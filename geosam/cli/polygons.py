@@ -96,10 +96,10 @@ def segment(  # noqa: PLR0913  # one parameter an option
     *,
     multimask: bool,
 ) -> None:
-    r"""Outline the object of each prompt on SOURCE, a raster or a feature store.
+    """Outline the object of each prompt.
 
-    PROMPTS is a vector file with points, boxes or polygons, in its own CRS. Points of one object
-    share an `id`; a `label` of 0 marks points beside the object.
+    SOURCE is a raster or a feature store. PROMPTS is a vector file with points, boxes or polygons,
+    in its own CRS. Points of one object share an `id`; a `label` of 0 marks points beside it.
 
     \b
     Examples:
@@ -136,7 +136,9 @@ def segment(  # noqa: PLR0913  # one parameter an option
 def vectorize(
     labels: Path, output: Path | None, mode: Mode, min_area_m2: float, simplify_m: float | None
 ) -> None:
-    r"""Turn LABELS, a label or binary GeoTIFF, into polygons.
+    """Turn a label raster into polygons.
+
+    LABELS is a label or binary GeoTIFF. One polygon a label; if there is but one label, one a part.
 
     \b
     Examples:

@@ -9,14 +9,14 @@ from geosam.cli.shared import data_errors, json_option, load
 
 @click.group()
 def models() -> None:
-    """The models that geosam knows."""
+    """List the models that geosam knows."""
 
 
 @models.command("list")
 @json_option
 @data_errors
 def list_models(*, as_json: bool) -> None:
-    r"""List the models by name.
+    """List the models by name.
 
     \b
     Examples:
