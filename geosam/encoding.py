@@ -32,7 +32,7 @@ def encode_tiles(
         RasterError: tiles could not be read; the first one is named.
     """
     done = 0
-    unreadable: list[tuple[Tile, RasterError]] = []
+    unreadable: dict[Tile, RasterError] = {}
     batch: list[tuple[Tile, Chip]] = []
     with ThreadPoolExecutor(1) as writer:
         writing: deque[Future[None]] = deque()
@@ -48,10 +48,8 @@ def encode_tiles(
             while len(writing) > READ_AHEAD:
                 writing.popleft().result()
 
-        for tile, chip in _read(raster, stretch, tiles):
-            if isinstance(chip, RasterError):
-                unreadable.append((tile, chip))
-            elif chip.whole.any():
+        for tile, chip in _read(raster, stretch, tiles, unreadable):
+            if chip.whole.any():
                 batch.append((tile, chip))
             else:
                 store.put(tile, None, chip.whole)
@@ -63,16 +61,16 @@ def encode_tiles(
         flush()
         for future in writing:
             future.result()
-    if unreadable:
-        tile, error = unreadable[0]
-        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
-        raise RasterError(f"{tile}: {error}{others}") from error
+    _complain(unreadable)
 
 
 def _read(
-    raster: Raster, stretch: Stretch, tiles: Sequence[Tile]
-) -> Iterator[tuple[Tile, Chip | RasterError]]:
-    """Tiles with their chips, or why there is none, in order, read ahead in a thread."""
+    raster: Raster,
+    stretch: Stretch,
+    tiles: Sequence[Tile],
+    unreadable: dict[Tile, RasterError],
+) -> Iterator[tuple[Tile, Chip]]:
+    """Tiles with their chips, in order, read ahead in a thread; those that fail are noted."""
     with ThreadPoolExecutor(1) as reader:
         coming: deque[tuple[Tile, Future[Chip]]] = deque()
         queue = iter(tiles)
@@ -88,12 +86,20 @@ def _read(
                     return
                 tile, future = coming.popleft()
                 try:
-                    yield tile, future.result()
+                    chip = future.result()
                 except RasterError as error:
-                    yield tile, error
+                    unreadable[tile] = error
+                    continue
+                yield tile, chip
         finally:
             for _, future in coming:
                 future.cancel()
+
+
+def _complain(unreadable: dict[Tile, RasterError]) -> None:
+    for tile, error in unreadable.items():
+        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
+        raise RasterError(f"{tile}: {error}{others}") from error
 
 
 def tile_image(stretch: Stretch, chip: Chip, size: int) -> Images:

@@ -182,8 +182,6 @@ class FeatureStore:
                 f"Feature store {self.path}: {tile} is empty (expected valid pixels). "
                 "The raster has no data there."
             )
-        if not self._features[tile.scale].has(tile.index):
-            raise self._damaged(tile, "its features are gone")
         return self._read(self._features, tile)
 
     def valid(self, tile: Tile) -> Validity:
@@ -202,11 +200,19 @@ class FeatureStore:
         return self._read(self._valid, tile)[:height, :width]
 
     def status(self, tile: Tile) -> Status:
-        """Whether a tile is missing, done, or empty, which is done but without features."""
+        """Whether a tile is missing, done, or empty, which is done but without features.
+
+        Raises:
+            StoreDamaged: If it should have features and they are gone.
+        """
         self._check(tile)
         if not self._valid[tile.scale].has(tile.index):
             return "missing"
-        return "done" if self._features[tile.scale].has(tile.index) else "empty"
+        if self._features[tile.scale].has(tile.index):
+            return "done"
+        if self._read(self._valid, tile).any():
+            raise self._damaged(tile, "its features are gone")
+        return "empty"
 
     def missing(self, scale: float | None = None) -> list[Tile]:
         """The tiles still to be put. Lists what is there and reads nothing.
