@@ -43,16 +43,16 @@ def encode_tiles(
             images = np.stack([tile_image(stretch, chip, model.size) for _, chip in batch])
             features = model.encode(images)
             for (tile, chip), own in zip(batch, features, strict=True):
-                writing.append(writer.submit(store.put, tile, own, chip.whole))
+                writing.append(writer.submit(store.put, tile, own, chip.valid, chip.whole))
             batch.clear()
             while len(writing) > READ_AHEAD:
                 writing.popleft().result()
 
         for tile, chip in _read(raster, stretch, tiles, unreadable):
-            if chip.whole.any():
+            if chip.valid.any():
                 batch.append((tile, chip))
             else:
-                store.put(tile, None, chip.whole)
+                store.put(tile, None, chip.valid)
             if len(batch) == BATCH:
                 flush()
             done += 1

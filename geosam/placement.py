@@ -57,6 +57,23 @@ class PixelPrompt:
         return xmin, ymin, xmax, ymax
 
     @property
+    def anchor(self) -> tuple[float, float, float, float]:
+        """Bounds of one place on the object: a point on it, or the middle of its extent."""
+        foreground = self.points[self.labels == 1]
+        if len(foreground):
+            x, y = foreground[0].tolist()
+        else:
+            xmin, ymin, xmax, ymax = self.bounds
+            x, y = (xmin + xmax) / 2, (ymin + ymax) / 2
+        return x, y, x, y
+
+    def is_within(self, tile: Tile) -> bool:
+        """Whether a tile sees all of the bounds."""
+        xmin, ymin, xmax, ymax = self.bounds
+        read = tile.read
+        return read.col <= xmin and read.row <= ymin and xmax <= read.right and ymax <= read.bottom
+
+    @property
     def side(self) -> float:
         """Longer side of the bounds, px; 0 for a single click."""
         xmin, ymin, xmax, ymax = self.bounds

@@ -126,8 +126,8 @@ def check(store: str, raster: str | None, model_name: str, *, repair: bool, as_j
 
     \b
     Examples:
-      geosam check ortho.nano.features.zarr
-      geosam check ortho.nano.features.zarr --raster ortho.tif --repair
+      geosam check ortho.features.zarr
+      geosam check ortho.features.zarr --raster ortho.tif --repair
     """
     features = FeatureStore.open(store)
     with ProgressLine("checking tile") as progress:

@@ -16,6 +16,7 @@ from geosam.cli.shared import (
     model_option,
     scales_option,
 )
+from geosam.errors import OutputError
 from geosam.output import Mode, check_path, write
 from geosam.polygons import vectorize as vectorize_masks
 from geosam.prompts import PromptSet
@@ -105,7 +106,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
     Examples:
       geosam segment ortho.tif clicks.gpkg -o trees.gpkg
       geosam segment ortho.tif --point -122.14 37.64 --crs EPSG:4326 -o lake.geojson
-      geosam segment ortho.nano.features.zarr boxes.geojson -o roofs.gpkg --preview roofs.png
+      geosam segment ortho.features.zarr boxes.geojson -o roofs.gpkg --preview roofs.png
     """
     asked = _prompts(prompts, points, boxes, crs, layer)
     if output:
@@ -177,5 +178,11 @@ def _deliver(polygons: geopandas.GeoDataFrame, output: Path | None, mode: Mode) 
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "polygons.geojson"
-        write(polygons, path)
+        try:
+            write(polygons, path)
+        except OutputError as error:
+            raise OutputError(
+                f"Standard output: GeoJSON cannot hold polygons in {polygons.crs.name} (expected a "
+                "CRS of the Earth). Name a file with -o, such as -o polygons.gpkg."
+            ) from error
         click.echo(path.read_text())

@@ -56,7 +56,7 @@ def test_discs_on_seams_and_corners_are_four_polygons(tmp_path):
     model = FloodModel(TILE)
     polygons = segment(model, path, clicks(path, DISCS))
     assert_four_discs(polygons, path)
-    grid = FeatureStore.open(tmp_path / "a.flood.features.zarr").grid(1)
+    grid = FeatureStore.open(tmp_path / "a.tif.flood-0.features.zarr").grid(1)
     assert (len(grid), grid.size, grid.overlap) == (9, TILE, 128)
     assert set(polygons["scale"]) == {1}
 

@@ -13,12 +13,16 @@ from shapely import Point, box
 
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
+from geosam.protocol import TilePrompt
 from geosam.tile_masks import without_specks
 from geosam.verbs import encode, segment
 from tests.fakes import NORTH_UP, FloodModel, discs, write_raster
 from tiles import FeatureStore, StoreIncomplete, StoreMismatch
 
 PLACES = ((112, 304, 15), (304, 304, 15), (100, 100, 14), (500, 500, 15))
+
+
+ELSEWHERE = TilePrompt(np.array([[50, 50]], np.float32), np.array([1]))
 
 
 def burn(polygon, path):
@@ -201,7 +205,7 @@ def test_only_prompted_tiles_are_encoded_and_never_twice(tmp_path):
     assert model.encoded == 3  # one a scale that a click is tried at
     segment(model, path, asked)
     assert model.encoded == 3  # one a scale that a click is tried at
-    assert (tmp_path / "a.flood.features.zarr").is_dir()
+    assert (tmp_path / "a.tif.flood-0.features.zarr").is_dir()
 
 
 def test_a_store_serves_without_its_raster(tmp_path):
@@ -295,6 +299,56 @@ def test_a_mask_is_never_true_where_there_is_no_data(tmp_path):
         assert polygon.geometry[0].intersection(pixel).area < 1e-6
 
 
+@pytest.mark.parametrize("raster_is_there", [True, False])
+def test_scattered_nodata_costs_an_object_only_its_own_area(tmp_path, raster_is_there):
+    image = discs((600, 600), (300, 300, 150))
+    holes = np.random.default_rng(0).random(image.shape) < 0.02
+    image[holes] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    x, y = 500_000 + 300, 5_000_000 - 300
+    asked = PromptSet.of(boxes=[(x - 150, y - 150, x + 150, y + 150)])
+    model = FloodModel()
+    model.decode = lambda features, prompts, *, multimask: (
+        np.where(np.ones((len(prompts), 1, 128, 128), bool), 4, -4).astype(np.float32),
+        np.ones((len(prompts), 1), np.float32),
+    )
+    store = encode(model, path, scales=[8])
+    if not raster_is_there:
+        path.unlink()
+    (polygon,) = segment(model, store, asked).geometry
+    with_data = (image > 0).sum()
+    if raster_is_there:
+        assert polygon.area == pytest.approx(with_data, rel=0.01)
+    else:
+        assert polygon.area < 0.5 * with_data
+    for row, col in np.argwhere(image == 0)[::50]:
+        pixel = box(500_000 + col, 5_000_000 - row - 1, 500_000 + col + 1, 5_000_000 - row)
+        assert polygon.intersection(pixel).area < 1e-6
+
+
+def test_points_that_share_no_tile_find_some_of_the_object_and_say_so(tmp_path):
+    image = discs((600, 600), (50, 50, 20), (550, 550, 20))
+    path = write_raster(tmp_path / "a.tif", image)
+    both = [(500_050.5, 4_999_949.5), (500_550.5, 4_999_449.5)]
+    asked = PromptSet.of(points=[np.array(both)])
+    found = segment(FloodModel(), path, asked, scales=[1], simplify_m=0).iloc[0]
+    assert found.status == "truncated"
+    assert (burn(found.geometry, path) == (image == 200)).all()
+
+
+def test_a_click_where_there_is_no_data_finds_nothing(tmp_path):
+    image = discs((200, 200), (50, 50, 20))
+    image[:, 150:] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+
+    class Eager(FloodModel):
+        def decode(self, features, prompts, *, multimask):
+            return super().decode(features, [ELSEWHERE] * len(prompts), multimask=multimask)
+
+    asked = clicks(path, [(50, 160), (50, 50)])
+    assert segment(Eager(), path, asked)["status"].tolist() == ["empty", "ok"]
+
+
 def test_the_same_object_in_a_clip_and_in_the_scene(tmp_path):
     image = discs((1200, 1300), (700, 700, 50))
     scene = write_raster(tmp_path / "scene.tif", image)
@@ -317,7 +371,7 @@ def test_features_of_a_raster_that_is_no_plain_file_go_to_the_cache(tmp_path, mo
         source = f"/vsizip/{tmp_path}/a.zip/a.tif"
         assert segment(model, source, clicks(path, [(60, 60)]))["status"][0] == "ok"
     assert model.encoded == 3
-    assert len(list((tmp_path / "cache/geosam").glob("a.*.flood.features.zarr"))) == 1
+    assert len(list((tmp_path / "cache/geosam").glob("*-a.tif.flood-0.features.zarr"))) == 1
 
 
 def test_features_on_a_url_serve_as_well(tmp_path):
