@@ -153,7 +153,7 @@ def _decode_tile(
     prompts = {
         i: on_tile(job.prompt, tile, model.size, model.logits_size)
         for i, job in enumerate(jobs)
-        if job.prompt.side or maker.has_data_at(job.prompt)
+        if not job.prompt.is_click or maker.has_data_at(job.prompt)
     }
     for chosen, ambiguous in _chunks(prompts):
         logits, scores = model.decode(features, [prompts[i] for i in chosen], multimask=ambiguous)

@@ -57,6 +57,11 @@ class PixelPrompt:
         return xmin, ymin, xmax, ymax
 
     @property
+    def is_click(self) -> bool:
+        """A lone point, which says nothing of the object's extent."""
+        return len(self.points) == 1 and self.box is None and self.mask is None
+
+    @property
     def anchor(self) -> tuple[float, float, float, float]:
         """Bounds of one place on the object: a point on it, or the middle of its extent."""
         foreground = self.points[self.labels == 1]

@@ -60,7 +60,9 @@ class TileMasks:
     def mask(self, prompt: PixelPrompt, logits: Floats, score: float, candidate: int) -> Mask:
         """The mask that logits (s, s) stand for, cut to where it is."""
         found = (logits > 0) & self.data
-        inside = without_specks(found)
+        inside = without_specks(
+            part_at(found, *self._index(prompt, found)) if prompt.is_click else found
+        )
         if not inside.any():
             return nothing(prompt.id, "empty", self.frame, self.tile, candidate)
         top, bottom = _span(np.asarray(inside.any(1)))
@@ -86,13 +88,14 @@ class TileMasks:
 
     def has_data_at(self, click: PixelPrompt) -> bool:
         """Whether the raster has data where a lone click points."""
+        return bool(self.valid[self._index(click, self.valid)])
+
+    def _index(self, click: PixelPrompt, grid: Cells) -> tuple[int, int]:
+        """Row and column that a lone click has on a square grid over the model's image."""
         x, y, *_ = click.anchor
-        col, row = (
-            (x - self.tile.read.col) / self.tile.scale,
-            (y - self.tile.read.row) / self.tile.scale,
-        )
-        last = len(self.valid) - 1
-        return bool(self.valid[min(int(row), last), min(int(col), last)])
+        step = self.tile.scale * len(self.valid) / len(grid)  # raster px
+        last, read = len(grid) - 1, self.tile.read
+        return min(int((y - read.row) / step), last), min(int((x - read.col) / step), last)
 
     def _validity(self, place: Window) -> Cells:
         """Where a part of the tile has data: by the tile's pixels if they agree with the raster's.
@@ -141,6 +144,30 @@ def nothing(
         scale=tile.scale if tile else float("nan"),
         candidate=candidate,
     )
+
+
+def part_at(mask: Cells, row: int, col: int) -> Cells:
+    """The connected part (h, w) of a mask that holds a cell; all of it if the cell is outside."""
+    if not mask[row, col]:
+        return mask
+    part = np.zeros_like(mask)
+    part[row, col] = True
+    while True:
+        grown = _whole_runs(_whole_runs(part, mask).T, mask.T).T
+        if (grown == part).all():
+            return part
+        part = grown
+
+
+def _whole_runs(part: Cells, mask: Cells) -> Cells:
+    """All runs of a mask along its rows that a part of it touches."""
+    starts = mask.copy()
+    starts[:, 1:] &= ~mask[:, :-1]
+    runs = np.cumsum(starts).reshape(mask.shape)
+    touched = np.zeros(runs[-1, -1] + 1, bool)
+    touched[runs[part]] = True
+    whole: Cells = touched[runs] & mask
+    return whole
 
 
 def without_specks(mask: Cells) -> Cells:

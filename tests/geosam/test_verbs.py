@@ -9,12 +9,13 @@ import rasterio
 from affine import Affine
 from pyproj import CRS, Transformer
 from rasterio.features import rasterize
+from scipy import ndimage
 from shapely import Point, box
 
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
 from geosam.protocol import TilePrompt
-from geosam.tile_masks import without_specks
+from geosam.tile_masks import part_at, without_specks
 from geosam.verbs import encode, segment
 from tests.fakes import NORTH_UP, FloodModel, discs, write_raster
 from tiles import FeatureStore, StoreIncomplete, StoreMismatch
@@ -395,3 +396,13 @@ def test_specks_go_and_real_parts_and_holes_stay():
     expected[10, 10], expected[1, 38] = True, False
     assert (without_specks(mask) == expected).all()
     assert (without_specks(mask[:2]) == mask[:2]).all()
+
+
+def test_a_lone_click_means_the_part_it_is_on():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = ndimage.binary_opening(rng.random((40, 50)) < 0.7)
+        areas, _ = ndimage.label(mask)
+        row, col = rng.integers(40), rng.integers(50)
+        expected = areas == areas[row, col] if mask[row, col] else mask
+        assert (part_at(mask, row, col) == expected).all()
