@@ -35,7 +35,7 @@ def blob(index, rng, with_gaps):
         valid[: SIZE + index % 20, : SIZE - index % 30] = False
     place = Affine(0.5, 0, 500_000 + index, 0, -0.5, 5_000_000)
     frame = Frame((SIZE, SIZE), place, UTM)
-    return Mask(str(index), "ok", logits, frame, valid, 0.9, 0.9, False, "0,0", 1.0)
+    return Mask(str(index), "ok", logits, frame, valid, 0.9, 0.9, "0,0", 1.0)
 
 
 def measure(count, with_gaps, simplify_m):

@@ -53,7 +53,7 @@ def test_the_demo_writes_trees_and_a_picture(tmp_path):
         ]  # fmt: skip
     trees = geopandas.read_file(tmp_path / "demo/trees.gpkg")
     assert trees.crs == 32617
-    assert len(trees) == 22
+    assert len(trees) == 18
     assert set(trees["status"]) <= {"ok", "clipped"}
     assert trees["area_m2"].between(0.5, 100).all()
     with Image.open(tmp_path / "demo/trees.png") as picture:
