@@ -27,6 +27,7 @@ def run(*words, code=0):
 @pytest.fixture
 def ortho(tmp_path):
     grey = discs((400, 420), (100, 120, 40), (280, 300, 60))
+    grey += np.random.default_rng(0).integers(0, 8, grey.shape, np.uint8)  # as sensors have it
     return write_raster(tmp_path / "ortho.tif", np.stack([grey] * 3))
 
 
