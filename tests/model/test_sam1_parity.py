@@ -1,0 +1,103 @@
+"""SAM's network gives what the published implementations give, with the same weights.
+
+Golden arrays, made from Meta's by `make_sam1_golden.py`, check it where neither is installed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geosam.model import sam1_weights
+from geosam.model.prompt_batches import stack
+from geosam.model.sam1_weights import build_sam1
+from tests.references import KINDS, HuggingFace, Meta, image, prompts
+from tests.seeded import TINY, in_hugging_face, official
+
+EMBEDDING, LOGITS, SCORES = 5e-5, 2e-5, 5e-6  # largest differences
+GOLDEN = Path(__file__).with_name("sam1_golden.npz")
+CASES = [(kind, multimask) for kind in KINDS for multimask in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam1_weights, "CONFIGS", {"tiny": TINY})
+        return build_sam1(official(), Path("tiny.pth")).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def embedding(network):
+    return network.encode(torch.from_numpy(image()).float()).numpy()
+
+
+@pytest.fixture(scope="module")
+def meta():
+    return Meta()
+
+
+@pytest.fixture(scope="module")
+def hugging_face():
+    reference = HuggingFace()
+    weights = in_hugging_face(official())
+    weights["prompt_encoder.shared_embedding.positional_embedding"] = weights[
+        "shared_image_embedding.positional_embedding"
+    ]
+    reference.network.load_state_dict(weights, strict=True)
+    return reference
+
+
+def decode(network, embedding, chosen, *, multimask):
+    tensor = torch.from_numpy(embedding)
+    looked = network.look(tensor, network.prepare(tensor), stack(chosen))
+    logits = network.mask_decoder.logits(*looked, multimask=multimask)
+    scores = network.mask_decoder.scores(looked.tokens, multimask=multimask)
+    return logits.numpy(), scores.numpy()
+
+
+def check(found, expected):
+    for ours, theirs, tolerance in zip(found, expected, (LOGITS, SCORES), strict=True):
+        assert theirs.std() > 1e-3
+        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
+
+
+def test_meta_s_keys_are_the_official_ones(meta):
+    weights = official()
+    assert weights.keys() == meta.weights.keys()
+    assert all(torch.equal(weights[key], meta.weights[key]) for key in weights)
+
+
+def test_embedding_is_meta_s(meta, embedding):
+    np.testing.assert_allclose(embedding, meta.encode(image()), atol=EMBEDDING, rtol=0)
+
+
+def test_embedding_is_that_of_transformers(hugging_face, embedding):
+    np.testing.assert_allclose(embedding, hugging_face.encode(image()), atol=EMBEDDING, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "multimask"), CASES)
+def test_masks_are_meta_s(meta, network, embedding, kind, multimask):
+    expected = meta.decode(embedding, prompts(kind), multimask=multimask)
+    check(decode(network, embedding, prompts(kind), multimask=multimask), expected)
+
+
+@pytest.mark.parametrize(("kind", "multimask"), CASES)
+def test_masks_are_those_of_transformers(hugging_face, network, embedding, kind, multimask):
+    expected = hugging_face.decode(embedding, prompts(kind), multimask=multimask)
+    check(decode(network, embedding, prompts(kind), multimask=multimask), expected)
+
+
+def test_embedding_is_the_golden_one(embedding):
+    with np.load(GOLDEN) as golden:
+        np.testing.assert_allclose(embedding, golden["embedding"], atol=EMBEDDING, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "multimask"), CASES)
+def test_masks_are_the_golden_ones(network, kind, multimask):
+    with np.load(GOLDEN) as golden:
+        logits, scores = decode(network, golden["embedding"], prompts(kind), multimask=multimask)
+        name = f"{kind} {multimask}"
+        check(
+            (logits[..., 1::3, 2::3], scores), (golden[f"{name} logits"], golden[f"{name} scores"])
+        )
