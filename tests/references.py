@@ -28,22 +28,22 @@ KINDS = {
 }
 
 
-def image(seed: int = 0) -> np.ndarray:
-    """(1, 3, 256, 256) uint8, smooth and noisy in parts."""
+def image(seed: int = 0, size: int = 256) -> np.ndarray:
+    """(1, 3, size, size) uint8, large squares under noise."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (3, 8, 8)).repeat(32, 1).repeat(32, 2)
-    return (coarse // 2 + rng.integers(0, 128, (3, 256, 256)))[None].astype(np.uint8)
+    coarse = rng.integers(0, 256, (3, 8, 8)).repeat(size // 8, 1).repeat(size // 8, 2)
+    return (coarse // 2 + rng.integers(0, 128, (3, size, size)))[None].astype(np.uint8)
 
 
-def prompts(kind: str) -> list[TilePrompt]:
-    """Two prompts of a kind."""
-    parts = KINDS[kind]
-    masks = np.random.default_rng(1).normal(0, 4, (2, 64, 64)).astype(np.float32)
+def prompts(kind: str, size: int = 256) -> list[TilePrompt]:
+    """Two prompts of a kind, on an image of that size."""
+    parts, scale = KINDS[kind], np.float32(size / 256)
+    masks = np.random.default_rng(1).normal(0, 4, (2, size // 4, size // 4)).astype(np.float32)
     return [
         TilePrompt(
-            POINTS[i] if "points" in parts else np.zeros((0, 2), np.float32),
+            scale * POINTS[i] if "points" in parts else np.zeros((0, 2), np.float32),
             LABELS[i] if "points" in parts else np.zeros(0, np.int64),
-            BOXES[i] if "box" in parts else None,
+            scale * BOXES[i] if "box" in parts else None,
             masks[i] if "mask" in parts else None,
         )
         for i in range(2)

@@ -53,17 +53,21 @@ class ImageAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention within each of many windows, (windows, side, side, c) each, to the same."""
-        cells = self.window**2
-        steps = max(MASK_NUMBERS // cells**2, 1)
+        side, cells = self.window, self.window**2
+        steps = min(max(MASK_NUMBERS // cells**2, 1), len(q))
         table_h, table_w = self._table(self.rel_pos_h), self._table(self.rel_pos_w)
+        buffer = q.new_empty(steps, side, side, side, side)  # fresh memory costs more than the sums
         parts = []
         for some in zip(*(torch.split(part, steps) for part in (q, k, v)), strict=True):
-            some_q, some_k, some_v = (part.flatten(1, 2)[:, None] for part in some)
             by_row = some[0] @ table_h  # (n, side, side, side): query row, column, key row
             by_col = (some[0].transpose(1, 2) @ table_w).transpose(1, 2)  # ..., key column
-            mask = by_row[..., None] + by_col[..., None, :]  # (n, side, side, side, side)
-            mask = mask.view(-1, 1, cells, cells)
-            out = F.scaled_dot_product_attention(some_q, some_k, some_v, attn_mask=mask)
+            mask = torch.add(by_row[..., None], by_col[..., None, :], out=buffer[: len(by_row)])
+            out = F.scaled_dot_product_attention(
+                some[0].flatten(1, 2)[:, None],
+                some[1].flatten(1, 2)[:, None],
+                some[2].flatten(1, 2)[:, None],
+                attn_mask=mask.view(-1, 1, cells, cells),
+            )  # (n, 1, cells, c)
             parts.append(out.view_as(some[0]))
         return torch.cat(parts)
 
@@ -115,7 +119,7 @@ class VitEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) -> (B, outputs, S/16, S/16)."""
         x = self.patch_embed(images).permute(0, 2, 3, 1)  # (B, h, w, C)
-        x = x + self.pos_embed
+        x = (x + self.pos_embed).contiguous()  # else every norm would copy
         for block in self.blocks:
             x = block(x)
         embedding: Tensor = self.neck(x.permute(0, 3, 1, 2))  # (B, outputs, h, w)

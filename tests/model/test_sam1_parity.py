@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from geosam.model import sam1_weights
+from geosam.model.config import VIT_B
 from geosam.model.prompt_batches import stack
 from geosam.model.sam1_weights import build_sam1
 from tests.references import KINDS, HuggingFace, Meta, image, prompts
@@ -101,3 +102,17 @@ def test_masks_are_the_golden_ones(network, kind, multimask):
         check(
             (logits[..., 1::3, 2::3], scores), (golden[f"{name} logits"], golden[f"{name} scores"])
         )
+
+
+@pytest.mark.slow
+def test_vit_b_at_full_size_is_meta_s():
+    reference = Meta(VIT_B)
+    network = build_sam1(reference.weights, Path("vit_b.pth")).eval().requires_grad_(False)
+    picture = image(size=1024)
+    embedding = reference.encode(picture)
+    own = network.encode(torch.from_numpy(picture).float()).numpy()
+    np.testing.assert_allclose(own, embedding, atol=EMBEDDING, rtol=0)
+    for kind, multimask in CASES:
+        chosen = prompts(kind, 1024)
+        expected = reference.decode(embedding, chosen, multimask=multimask)
+        check(decode(network, embedding, chosen, multimask=multimask), expected)
