@@ -31,7 +31,7 @@ def encode_tiles(
     Raises:
         RasterError: tiles could not be read; the first one is named.
     """
-    done = 0
+    done, report = 0, progress or (lambda _done, _total: None)
     unreadable: list[tuple[Tile, RasterError]] = []
     batch: list[tuple[Tile, Chip]] = []
     with ThreadPoolExecutor(1) as writer:
@@ -58,11 +58,15 @@ def encode_tiles(
             if len(batch) == BATCH:
                 flush()
             done += 1
-            if progress:
-                progress(done, len(tiles))
+            report(done, len(tiles))
         flush()
         for future in writing:
             future.result()
+    _complain(unreadable)
+
+
+def _complain(unreadable: Sequence[tuple[Tile, RasterError]]) -> None:
+    """Raise the first of the errors, if there is one, with the number of the others."""
     if unreadable:
         tile, error = unreadable[0]
         others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
