@@ -8,7 +8,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev --group train
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train]" --group dev
 	touch .venv/ready
 
 demo: setup

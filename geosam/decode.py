@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,14 +124,17 @@ def _merit(masks: tuple[Mask, ...]) -> tuple[bool, bool, float, float]:
 def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
     groups: dict[Tile, list[_Job]] = defaultdict(list)
     for job in jobs:
-        groups[grid.locate(job.prompt.bounds)].append(job)
+        tile = grid.locate(job.prompt.bounds)
+        if not job.prompt.is_within(tile):
+            tile = grid.locate(job.prompt.anchor)  # some of the object rather than none
+        groups[tile].append(job)
     return groups
 
 
-def _chunks(prompts: Sequence[TilePrompt]) -> Iterator[tuple[list[int], bool]]:
+def _chunks(prompts: Mapping[int, TilePrompt]) -> Iterator[tuple[list[int], bool]]:
     """Indices of prompts, a bounded number at once, and whether they are ambiguous."""
     for ambiguous in (True, False):
-        group = [i for i, prompt in enumerate(prompts) if prompt.ambiguous is ambiguous]
+        group = [i for i, prompt in prompts.items() if prompt.ambiguous is ambiguous]
         for start in range(0, len(group), CHUNK):
             yield group[start : start + CHUNK], ambiguous
 
@@ -140,12 +143,18 @@ def _decode_tile(
     scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool
 ) -> list[tuple[Mask, ...]]:
     """The masks of each job, best first; one unless several were asked for."""
+    results: list[tuple[Mask, ...]] = [
+        (nothing(job.prompt.id, "empty", scene.frame, tile),) for job in jobs
+    ]
     if scene.store.status(tile) == "empty":
-        return [(nothing(job.prompt.id, "empty", scene.frame, tile),) for job in jobs]
-    model, features, valid = scene.model, scene.store[tile], scene.store.valid(tile)
-    prompts = [on_tile(job.prompt, tile, model.size, model.logits_size) for job in jobs]
-    maker = TileMasks.on(tile, scene.frame, valid, model)
-    results: list[tuple[Mask, ...]] = [()] * len(jobs)
+        return results
+    model, features = scene.model, scene.store[tile]
+    maker = TileMasks.on(tile, scene)
+    prompts = {
+        i: on_tile(job.prompt, tile, model.size, model.logits_size)
+        for i, job in enumerate(jobs)
+        if not job.prompt.is_click or maker.has_data_at(job.prompt)
+    }
     for chosen, ambiguous in _chunks(prompts):
         logits, scores = model.decode(features, [prompts[i] for i in chosen], multimask=ambiguous)
         for i, own_logits, own_scores in zip(chosen, logits, scores, strict=True):

@@ -31,8 +31,8 @@ def encode_tiles(
     Raises:
         RasterError: tiles could not be read; the first one is named.
     """
-    done, report = 0, progress or (lambda _done, _total: None)
-    unreadable: list[tuple[Tile, RasterError]] = []
+    done = 0
+    unreadable: dict[Tile, RasterError] = {}
     batch: list[tuple[Tile, Chip]] = []
     with ThreadPoolExecutor(1) as writer:
         writing: deque[Future[None]] = deque()
@@ -43,40 +43,34 @@ def encode_tiles(
             images = np.stack([tile_image(stretch, chip, model.size) for _, chip in batch])
             features = model.encode(images)
             for (tile, chip), own in zip(batch, features, strict=True):
-                writing.append(writer.submit(store.put, tile, own, chip.whole))
+                writing.append(writer.submit(store.put, tile, own, chip.valid, chip.whole))
             batch.clear()
             while len(writing) > READ_AHEAD:
                 writing.popleft().result()
 
-        for tile, chip in _read(raster, stretch, tiles):
-            if isinstance(chip, RasterError):
-                unreadable.append((tile, chip))
-            elif chip.whole.any():
+        for tile, chip in _read(raster, stretch, tiles, unreadable):
+            if chip.valid.any():
                 batch.append((tile, chip))
             else:
-                store.put(tile, None, chip.whole)
+                store.put(tile, None, chip.valid)
             if len(batch) == BATCH:
                 flush()
             done += 1
-            report(done, len(tiles))
+            if progress:
+                progress(done, len(tiles))
         flush()
         for future in writing:
             future.result()
     _complain(unreadable)
 
 
-def _complain(unreadable: Sequence[tuple[Tile, RasterError]]) -> None:
-    """Raise the first of the errors, if there is one, with the number of the others."""
-    if unreadable:
-        tile, error = unreadable[0]
-        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
-        raise RasterError(f"{tile}: {error}{others}") from error
-
-
 def _read(
-    raster: Raster, stretch: Stretch, tiles: Sequence[Tile]
-) -> Iterator[tuple[Tile, Chip | RasterError]]:
-    """Tiles with their chips, or why there is none, in order, read ahead in a thread."""
+    raster: Raster,
+    stretch: Stretch,
+    tiles: Sequence[Tile],
+    unreadable: dict[Tile, RasterError],
+) -> Iterator[tuple[Tile, Chip]]:
+    """Tiles with their chips, in order, read ahead in a thread; those that fail are noted."""
     with ThreadPoolExecutor(1) as reader:
         coming: deque[tuple[Tile, Future[Chip]]] = deque()
         queue = iter(tiles)
@@ -92,12 +86,20 @@ def _read(
                     return
                 tile, future = coming.popleft()
                 try:
-                    yield tile, future.result()
+                    chip = future.result()
                 except RasterError as error:
-                    yield tile, error
+                    unreadable[tile] = error
+                    continue
+                yield tile, chip
         finally:
             for _, future in coming:
                 future.cancel()
+
+
+def _complain(unreadable: dict[Tile, RasterError]) -> None:
+    for tile, error in unreadable.items():
+        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
+        raise RasterError(f"{tile}: {error}{others}") from error
 
 
 def tile_image(stretch: Stretch, chip: Chip, size: int) -> Images:

@@ -17,7 +17,7 @@ from geosam.prompts import Prompt
 from geosam.protocol import TilePrompt
 from tiles import Frame, Tile
 
-MASK_LOGIT = 8.0  # how sure a polygon prompt is of itself
+MASK_LOGIT = 3.0  # how sure a polygon prompt is of itself: enough to count, not to be copied
 OUTLINE_STEPS = 64  # pieces that a polygon prompt's longer side is cut into before reprojection
 
 Points = npt.NDArray[np.float64]
@@ -55,6 +55,28 @@ class PixelPrompt:
         points = foreground if len(foreground) else self.points
         (xmin, ymin), (xmax, ymax) = points.min(0).tolist(), points.max(0).tolist()
         return xmin, ymin, xmax, ymax
+
+    @property
+    def is_click(self) -> bool:
+        """A lone point, which says nothing of the object's extent."""
+        return len(self.points) == 1 and self.box is None and self.mask is None
+
+    @property
+    def anchor(self) -> tuple[float, float, float, float]:
+        """Bounds of one place on the object: a point on it, or the middle of its extent."""
+        foreground = self.points[self.labels == 1]
+        if len(foreground):
+            x, y = foreground[0].tolist()
+        else:
+            xmin, ymin, xmax, ymax = self.bounds
+            x, y = (xmin + xmax) / 2, (ymin + ymax) / 2
+        return x, y, x, y
+
+    def is_within(self, tile: Tile) -> bool:
+        """Whether a tile sees all of the bounds."""
+        xmin, ymin, xmax, ymax = self.bounds
+        read = tile.read
+        return read.col <= xmin and read.row <= ymin and xmax <= read.right and ymax <= read.bottom
 
     @property
     def side(self) -> float:

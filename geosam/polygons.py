@@ -20,6 +20,7 @@ from geosam.errors import MaskError
 from geosam.label_raster import Polygons, outline_pixels, trace
 from geosam.masks import NOTHING, Mask
 from geosam.protocol import Progress
+from tiles.errors import ProjectionError
 from tiles.frame import Frame
 
 _DEFAULT_TOLERANCE = 0.25  # cells
@@ -67,7 +68,8 @@ def vectorize(
 
     Returns:
         The polygons, in the CRS of the masks or the raster. `area_m2` is measured on the CRS's
-        ellipsoid; where it has none, on its plane.
+        ellipsoid; where it has none, on its plane. It is NaN where an outline leaves the planet,
+        as at the Earth's edge in a weather satellite's view.
 
     Raises:
         MaskError: If the masks are in several CRSs, or the raster is not one band of whole
@@ -137,7 +139,7 @@ def _of_labels(
     geometries, areas = _gather(parts, owners, len(values), crs, min_area_m2)
     table = pandas.DataFrame({"label": values.tolist(), "area_m2": areas})
     polygons = geopandas.GeoDataFrame(table, geometry=geometries, crs=crs)
-    return polygons[areas > 0].reset_index(drop=True)
+    return polygons[areas != 0].reset_index(drop=True)
 
 
 def _gather(
@@ -149,7 +151,8 @@ def _gather(
 ) -> tuple[list[Polygon | MultiPolygon | None], npt.NDArray[np.float64]]:
     """The parts that are large enough, as one geometry an owner, and its area in square metres."""
     areas = _areas_m2(parts, crs) if crs else np.empty(0)
-    large = (areas > 0) & (areas >= min_area_m2)
+    small = (areas == 0) | (areas < min_area_m2)  # NaN is neither
+    large = ~small
     parts, owners, areas = parts[large], owners[large], areas[large]
     starts = np.searchsorted(owners, np.arange(count + 1))
     geometries = [_whole(parts[start:stop]) for start, stop in pairwise(starts)]
@@ -163,7 +166,10 @@ def _whole(parts: Polygons) -> Polygon | MultiPolygon | None:
 
 
 def _areas_m2(polygons: Polygons, crs: CRS) -> npt.NDArray[np.float64]:
-    """The area of each polygon on the CRS's ellipsoid; where it has none, on its plane."""
+    """The area of each polygon on the CRS's ellipsoid; where it has none, on its plane.
+
+    NaN where a vertex is off the planet.
+    """
     base, geod = crs.geodetic_crs, crs.get_geod()
     if base is None or geod is None or not base.is_geographic:
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
@@ -193,7 +199,12 @@ def _sum_by(
 
 def _tolerance(frame: Frame, simplify_m: float | None) -> float:
     """How far an outline may move, in cells, so that it moves no further than asked anywhere."""
-    return _DEFAULT_TOLERANCE if simplify_m is None else simplify_m / max(frame.pixel_size_m)
+    if not simplify_m:
+        return _DEFAULT_TOLERANCE if simplify_m is None else 0.0
+    try:
+        return simplify_m / max(frame.pixel_size_m)
+    except ProjectionError:  # the mask's middle is off the planet, where nothing can be measured
+        return 0.0
 
 
 def _simplify(shape: MultiPolygon, tolerance: float) -> MultiPolygon:

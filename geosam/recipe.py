@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from geosam.errors import BandError
 from geosam.protocol import FILL, Images, Model
@@ -49,9 +50,8 @@ class Stretch:
         values = values[:, valid].astype(np.float64)  # (3, N)
         if not values.size:
             return cls(chosen, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        low, high = np.percentile(values, PERCENTILES, axis=1)  # (3,), (3,)
-        high = np.where(high > low, high, low + 1)
-        return cls(chosen, tuple(low.tolist()), tuple(high.tolist()))
+        (r_low, r_high), (g_low, g_high), (b_low, b_high) = (_ends(band) for band in values)
+        return cls(chosen, (r_low, g_low, b_low), (r_high, g_high, b_high))
 
     def __call__(self, chip: Chip) -> Images:
         """The chip, read with these bands, as an image (3, H, W); `FILL` where it has no data."""
@@ -103,6 +103,18 @@ class Recipe:
         """The recipe that `to_dict` described."""
         stretch = Stretch(tuple(values["bands"]), tuple(values["low"]), tuple(values["high"]))
         return cls(values["raster"], values["source"], stretch, values["model"])
+
+
+def _ends(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The values (N,) that become black and white."""
+    low, high = np.percentile(values, PERCENTILES).tolist()
+    if high > low:
+        return low, high
+    others = values[values != low]  # nearly all values are the same: what do the others say?
+    if not others.size:
+        return low, low + 1
+    other_low, other_high = np.percentile(others, PERCENTILES).tolist()
+    return min(low, other_low), max(high, other_high)
 
 
 def choose_bands(raster: Raster, bands: Sequence[int] | None) -> tuple[int, int, int]:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
+
 from geosam.encoding import encode_tiles
 from geosam.errors import ModelError
 from geosam.protocol import Model, Progress
@@ -19,6 +22,7 @@ from tiles import (
     StoreMismatch,
     Tile,
     TileGrid,
+    Window,
 )
 
 FINEST_SCALE = 0.25
@@ -100,6 +104,14 @@ class Scene:
         counts = ((grid, len(self.store.missing(grid.scale))) for grid in self.store.grids)
         return tuple(grid.scale for grid, missing in counts if missing < len(grid))
 
+    def validity(self, window: Window) -> npt.NDArray[np.bool_] | None:
+        """Where a window of the raster has data, (height, width); None if the raster is gone."""
+        try:
+            raster = self._readable("its nodata")
+        except (RasterError, StoreIncomplete):
+            return None
+        return raster.read(window, self.recipe.stretch.bands).valid
+
     def ensure(self, tiles: Iterable[Tile], progress: Progress | None = None) -> None:
         """Encode those of the tiles that the store lacks.
 
@@ -110,17 +122,18 @@ class Scene:
         missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
         if missing:
             encode_tiles(
-                self.model, self._readable(missing), self.store, self.recipe.stretch, missing,
+                self.model, self._readable(missing[0]), self.store, self.recipe.stretch, missing,
                 progress=progress,
             )  # fmt: skip
 
-    def _readable(self, missing: Sequence[Tile]) -> Raster:
+    def _readable(self, wanted: object) -> Raster:
+        """The raster, of which something is wanted that the store does not hold."""
         if self._raster is None:
             try:
                 raster = Raster.open(self.recipe.source)
             except RasterError as error:
                 raise StoreIncomplete(
-                    f"{self.store.path}: {missing[0]} was never encoded and its raster "
+                    f"{self.store.path}: {wanted} was never encoded and its raster "
                     f"{self.recipe.source} cannot be opened (expected either). Give the raster "
                     "itself and this store."
                 ) from error
@@ -157,14 +170,14 @@ def default_store(source: str | Path, model: Model, raster: Raster) -> Path:
     The cache (`$XDG_CACHE_HOME/geosam`, `~/.cache/geosam`) serves rasters that are remote or lie
     in a folder that cannot be written.
     """
-    name = f"{model.id.rsplit('-', 1)[0]}.features.zarr"
     path = Path(source)
+    name = f"{path.name}.{model.id}.features.zarr"
     if path.is_file() and os.access(path.parent, os.W_OK):
-        return path.with_name(f"{path.stem}.{name}")
+        return path.with_name(name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geosam"
     cache.mkdir(parents=True, exist_ok=True)
     place = hashlib.sha256(str(source).encode()).hexdigest()[:8]
-    return cache / f"{path.stem}.{place}.{raster.fingerprint}.{name}"
+    return cache / f"{place}-{raster.fingerprint}-{name}"
 
 
 def _exists(path: str | Path) -> bool:

@@ -1,5 +1,6 @@
 """From a tile's logits to masks on the ground: cut to size, free of specks, with their status."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,10 +10,12 @@ from rasterio.features import sieve
 
 from geosam.masks import Mask, Status
 from geosam.placement import PixelPrompt
-from geosam.protocol import Floats, Model
+from geosam.protocol import Floats
+from geosam.scene import Scene
 from tiles import Frame, Tile, Window
 
 STABILITY_OFFSET = 1.0  # logits
+LARGEST_LOOK_UP = 64_000_000  # raster px
 SPECK = 0.05  # of the object's area: smaller parts and holes are the model's noise
 
 Cells = npt.NDArray[np.bool_]
@@ -26,6 +29,8 @@ class TileMasks:
         tile: the tile.
         frame: of its pixels; a model's image may reach beyond it.
         valid: (S, S) bool, where the tile has data; S is the side of the model's image, px.
+        whole: (S, S) bool, where all raster px beneath have data.
+        look_up: gives the validity of a window of the raster, or None.
         data: (s, s) bool, cells with any data; s is the side of the model's logits.
         open_edges: left, top, right, bottom: whether the raster goes on beyond the tile there.
     """
@@ -33,25 +38,31 @@ class TileMasks:
     tile: Tile
     frame: Frame
     valid: Cells
+    whole: Cells
+    look_up: Callable[[Window], Cells | None]
     data: Cells
     open_edges: tuple[bool, bool, bool, bool]
 
     @classmethod
-    def on(cls, tile: Tile, frame: Frame, valid: Cells, model: Model) -> Self:
-        """For a tile of the raster with this frame, whose pixels are valid (h, w)."""
-        size, cells = model.size, model.logits_size
-        whole = np.zeros((size, size), bool)
-        whole[: valid.shape[0], : valid.shape[1]] = valid
-        blocks = whole.reshape(cells, size // cells, cells, size // cells)
-        height, width = frame.shape
+    def on(cls, tile: Tile, scene: Scene) -> Self:
+        """For a tile of a scene that is in its store."""
+        size, cells = scene.model.size, scene.model.logits_size
+        valid = _padded(scene.store.valid(tile), size)
+        whole = _padded(scene.store.whole(tile), size)
+        blocks = valid.reshape(cells, size // cells, cells, size // cells)
+        height, width = scene.frame.shape
         read = tile.read
         edges = (read.col > 0, read.row > 0, read.right < width, read.bottom < height)
-        return cls(tile, frame.crop(read, tile.scale), whole, np.asarray(blocks.any((1, 3))), edges)
+        place = scene.frame.crop(read, tile.scale)
+        data = np.asarray(blocks.any((1, 3)))
+        return cls(tile, place, valid, whole, scene.validity, data, edges)
 
     def mask(self, prompt: PixelPrompt, logits: Floats, score: float, candidate: int) -> Mask:
         """The mask that logits (s, s) stand for, cut to where it is."""
         found = (logits > 0) & self.data
-        inside = without_specks(found)
+        inside = without_specks(
+            part_at(found, *self._index(prompt, found)) if prompt.is_click else found
+        )
         if not inside.any():
             return nothing(prompt.id, "empty", self.frame, self.tile, candidate)
         top, bottom = _span(np.asarray(inside.any(1)))
@@ -61,7 +72,7 @@ class TileMasks:
         part = np.where(self.data[rows, cols], part, np.minimum(part, -1)).astype(np.float32)
         k = len(self.valid) // len(logits)  # px a cell
         place = Window.spanning(left * k, top * k, right * k, bottom * k)
-        valid = self.valid[place.slices()]
+        valid = self._validity(place)
         return Mask(
             prompt_id=prompt.id,
             status=self._status(prompt, inside),
@@ -75,11 +86,44 @@ class TileMasks:
             candidate=candidate,
         )
 
+    def has_data_at(self, click: PixelPrompt) -> bool:
+        """Whether the raster has data where a lone click points."""
+        return bool(self.valid[self._index(click, self.valid)])
+
+    def _index(self, click: PixelPrompt, grid: Cells) -> tuple[int, int]:
+        """Row and column that a lone click has on a square grid over the model's image."""
+        x, y, *_ = click.anchor
+        step = self.tile.scale * len(self.valid) / len(grid)  # raster px
+        last, read = len(grid) - 1, self.tile.read
+        return min(int((y - read.row) / step), last), min(int((x - read.col) / step), last)
+
+    def _validity(self, place: Window) -> Cells:
+        """Where a part of the tile has data: by the tile's pixels if they agree with the raster's.
+
+        A reduced pixel may be valid though some of what lies beneath has no data. Then the raster
+        is asked, or, if it is gone or the part is huge, only whole pixels count.
+        """
+        valid, whole = self.valid[place.slices()], self.whole[place.slices()]
+        if (valid == whole).all():
+            return valid
+        scale, read = round(self.tile.scale), self.tile.read
+        right = min(read.col + place.right * scale, read.right)
+        bottom = min(read.row + place.bottom * scale, read.bottom)
+        window = Window.spanning(
+            read.col + place.col * scale, read.row + place.row * scale, right, bottom
+        )
+        exact = self.look_up(window) if window.width * window.height <= LARGEST_LOOK_UP else None
+        if exact is None:
+            return whole
+        missing = np.array(place.shape) * scale - exact.shape
+        return np.pad(exact, ((0, missing[0]), (0, missing[1])))
+
     def _status(self, prompt: PixelPrompt, inside: Cells) -> Status:
         edges = (inside[:, 0], inside[0], inside[:, -1], inside[-1])
-        if any(
+        runs_off = any(
             is_open and edge.any() for is_open, edge in zip(self.open_edges, edges, strict=True)
-        ):
+        )
+        if runs_off or not prompt.is_within(self.tile):
             return "truncated"
         return "clipped" if prompt.clipped else "ok"
 
@@ -102,6 +146,30 @@ def nothing(
     )
 
 
+def part_at(mask: Cells, row: int, col: int) -> Cells:
+    """The connected part (h, w) of a mask that holds a cell; all of it if the cell is outside."""
+    if not mask[row, col]:
+        return mask
+    part = np.zeros_like(mask)
+    part[row, col] = True
+    while True:
+        grown = _whole_runs(_whole_runs(part, mask).T, mask.T).T
+        if (grown == part).all():
+            return part
+        part = grown
+
+
+def _whole_runs(part: Cells, mask: Cells) -> Cells:
+    """All runs of a mask along its rows that a part of it touches."""
+    starts = mask.copy()
+    starts[:, 1:] &= ~mask[:, :-1]
+    runs = np.cumsum(starts).reshape(mask.shape)
+    touched = np.zeros(runs[-1, -1] + 1, bool)
+    touched[runs[part]] = True
+    whole: Cells = touched[runs] & mask
+    return whole
+
+
 def without_specks(mask: Cells) -> Cells:
     """The mask (h, w) without parts and holes that are tiny beside the object."""
     smallest = int(SPECK * np.count_nonzero(mask))
@@ -115,6 +183,12 @@ def stability(logits: Floats) -> float:
     """IoU of the masks at a higher and a lower threshold (Kirillov et al. 2023, app. B)."""
     wide = np.count_nonzero(logits > -STABILITY_OFFSET)
     return float(np.count_nonzero(logits > STABILITY_OFFSET) / wide) if wide else 0.0
+
+
+def _padded(valid: Cells, size: int) -> Cells:
+    """The validity of a tile's chip (h, w) as that of the model's image (size, size)."""
+    height, width = valid.shape
+    return np.pad(valid, ((0, size - height), (0, size - width)))
 
 
 def _span(filled: Cells) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from tiles.window import Window
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
-_POINTS_PER_SIDE = 21
+_POINTS_PER_SIDE = 101
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ def _write_layout(store: Store, attributes: dict[str, Any]) -> None:
     for grid in map(TileGrid.from_dict, attributes["grids"]):
         tiles, chip = (grid.rows, grid.cols), (grid.size, grid.size)
         TileArray.create(group, features_path(grid.scale), tiles, features, dtype="float16")
-        TileArray.create(group, valid_path(grid.scale), tiles, chip, dtype="bool")
+        TileArray.create(group, valid_path(grid.scale), tiles, chip, dtype="uint8")
 
 
 def _read_attributes(path: str | Path, store: Store) -> dict[str, Any]:

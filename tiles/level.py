@@ -1,5 +1,6 @@
 """The pixels of one resolution of a raster: the raster itself, or one of its overviews."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from rasterio.io import DatasetReader
 from tiles.errors import RasterError
 from tiles.resample import Mask, Pixels
 from tiles.window import Window
+
+# GDAL would keep blocks it has read in up to 5 % of the machine's memory; what neighbouring tiles
+# share takes less. Who sets the variable chooses otherwise.
+_LIMITS = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 256 << 20}  # bytes
 
 
 def open_dataset(source: str, **options: int) -> DatasetReader:
@@ -115,7 +120,7 @@ class Level:
     @contextmanager
     def _reading(self, area: object) -> Iterator[None]:
         try:
-            with rasterio.Env():  # GDAL's warnings go to the log, not to stderr
+            with rasterio.Env(**_LIMITS):  # in which GDAL's warnings go to the log, not to stderr
                 yield
         except RasterioError as error:
             raise RasterError(

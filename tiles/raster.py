@@ -30,6 +30,7 @@ _STRIP_BYTES = 64 << 20
 _BLOCK = 128
 _FINGERPRINT_BLOCKS = 16
 _SAMPLE_BLOCKS = 64
+_DENSER = (16, 256)  # times as many blocks are tried where there is no data in the first ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +130,8 @@ class Raster:
         """16 hex digits that tell this raster from another one, whatever its file is called.
 
         They stand for shape, data type, transform, CRS, nodata, number of bands and the pixels of
-        about 16 evenly spread blocks. It is a sample: an edit between the blocks goes unseen.
+        about 16 evenly spread blocks, or of more where those hold no data. It is a sample: an edit
+        between the blocks goes unseen.
         """
         about = self.frame.to_dict() | {
             "crs": self.frame.crs.to_string(),  # the text of an authority's CRS may be revised
@@ -138,10 +140,9 @@ class Raster:
             "nodata": repr(self.nodata),
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        for window in _spread(self.frame.shape, _FINGERPRINT_BLOCKS):
-            chip = self.read(window)
-            digest.update(chip.data.astype(self.dtype.newbyteorder("<"), copy=False).tobytes())
-            digest.update(chip.valid.tobytes())
+        for data, valid in self._blocks(_FINGERPRINT_BLOCKS, self._check_chosen(None)):
+            digest.update(data.astype(self.dtype.newbyteorder("<"), copy=False).tobytes())
+            digest.update(valid.tobytes())
         return digest.hexdigest()[:16]
 
     def read(self, window: Window, bands: Sequence[int] | None = None, scale: float = 1.0) -> Chip:
@@ -181,7 +182,7 @@ class Raster:
         """Pixels that speak for the whole raster, for statistics. Always the same ones.
 
         The whole raster where it is small; else its finest overview that is small enough; else 64
-        evenly spread blocks of 128 x 128 pixels.
+        evenly spread blocks of 128 x 128 pixels, or more where those hold no data.
 
         Args:
             bands: Data bands from 1; None: all.
@@ -194,14 +195,25 @@ class Raster:
         for _, level in self._levels():
             height, width = level.shape
             if height * width <= max_px:
-                places = [(level, Window(0, 0, width, height))]
+                parts = [self._read_level(level, Window(0, 0, width, height), chosen)]
                 break
         else:
-            blocks = _spread(self.frame.shape, _SAMPLE_BLOCKS)
-            places = [(self._base, block) for block in blocks]
-        parts = [self._read_level(level, window, chosen) for level, window in places]
+            parts = self._blocks(_SAMPLE_BLOCKS, chosen)
         values = np.concatenate([data.reshape(len(chosen), -1) for data, _ in parts], axis=1)
         return values, np.concatenate([valid.ravel() for _, valid in parts])
+
+    def _blocks(self, wanted: int, bands: list[int]) -> list[tuple[Pixels, Mask]]:
+        """About `wanted` blocks, evenly spread; denser ones if there is no data in them."""
+        blocks = [self._read_level(self._base, w, bands) for w in _spread(self.frame.shape, wanted)]
+        for density in _DENSER:
+            if any(valid.any() for _, valid in blocks):
+                break
+            denser = (
+                self._read_level(self._base, w, bands)
+                for w in _spread(self.frame.shape, wanted * density)
+            )
+            blocks = [block for block in denser if block[1].any()] or blocks
+        return blocks
 
     def _check_window(self, window: Window, coarser: int) -> None:
         if not self.window.contains(window):

@@ -29,6 +29,8 @@ Status = Literal["missing", "done", "empty"]
 Progress = Callable[[int, int], None]
 """Called with (done, total). Whatever it raises cancels the work."""
 
+_WHOLE = 2  # how validity is stored: 0 not valid, 1 valid, 2 whole as well
+
 
 class FeatureStore:
     """One array of features for each tile of some grids over one raster, in a Zarr v3 group.
@@ -144,20 +146,28 @@ class FeatureStore:
             )
         return self._grids[scale]
 
-    def put(self, tile: Tile, features: npt.NDArray[Any] | None, valid: Validity) -> None:
+    def put(
+        self,
+        tile: Tile,
+        features: npt.NDArray[Any] | None,
+        valid: Validity,
+        whole: Validity | None = None,
+    ) -> None:
         """Store a tile, in place of what was stored of it before.
 
         Args:
             tile: A tile of one of the grids.
             features: Of the store's feature shape, kept as float16; None for an empty tile.
             valid: Validity of the tile's chip, of shape `tile.shape`.
+            whole: Where all that lies beneath a pixel has data, see `Chip`; None: where valid.
 
         Raises:
             ValueError: If a shape is wrong, a feature is not finite as float16, or there are
                 features without valid pixels or valid pixels without features.
         """
         self._check(tile)
-        padded = self._padded(tile, valid)
+        padded = self._padded(tile, valid).astype(np.uint8)
+        padded += padded & self._padded(tile, valid if whole is None else whole)
         if (features is None) == bool(valid.any()):
             raise ValueError(
                 f"{tile}: {'no' if features is None else 'some'} features and {valid.sum()} valid "
@@ -182,8 +192,6 @@ class FeatureStore:
                 f"Feature store {self.path}: {tile} is empty (expected valid pixels). "
                 "The raster has no data there."
             )
-        if not self._features[tile.scale].has(tile.index):
-            raise self._damaged(tile, "its features are gone")
         return self._read(self._features, tile)
 
     def valid(self, tile: Tile) -> Validity:
@@ -193,6 +201,15 @@ class FeatureStore:
             StoreIncomplete: If the tile is missing.
             StoreDamaged: If what is stored is not what was written.
         """
+        valid: Validity = self._validity(tile) > 0
+        return valid
+
+    def whole(self, tile: Tile) -> Validity:
+        """Where all that lies beneath the pixels of a tile's chip has data; see `valid`."""
+        whole: Validity = self._validity(tile) == _WHOLE
+        return whole
+
+    def _validity(self, tile: Tile) -> npt.NDArray[np.uint8]:
         if self.status(tile) == "missing":
             raise StoreIncomplete(
                 f"Feature store {self.path}: {tile} is missing (expected to be stored). "
@@ -202,11 +219,19 @@ class FeatureStore:
         return self._read(self._valid, tile)[:height, :width]
 
     def status(self, tile: Tile) -> Status:
-        """Whether a tile is missing, done, or empty, which is done but without features."""
+        """Whether a tile is missing, done, or empty, which is done but without features.
+
+        Raises:
+            StoreDamaged: If it should have features and they are gone.
+        """
         self._check(tile)
         if not self._valid[tile.scale].has(tile.index):
             return "missing"
-        return "done" if self._features[tile.scale].has(tile.index) else "empty"
+        if self._features[tile.scale].has(tile.index):
+            return "done"
+        if self._read(self._valid, tile).any():
+            raise self._damaged(tile, "its features are gone")
+        return "empty"
 
     def missing(self, scale: float | None = None) -> list[Tile]:
         """The tiles still to be put. Lists what is there and reads nothing.

@@ -15,7 +15,7 @@ from geosam.cli.weights import models
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="geosam")
 def main() -> None:
-    r"""Promptable segmentation for maps.
+    """Promptable segmentation for maps.
 
     Clicks and boxes in map coordinates in, georeferenced polygons out.
 

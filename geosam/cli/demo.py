@@ -18,7 +18,7 @@ from geosam.prompts import PromptSet
 )  # fmt: skip
 @data_errors
 def demo(output: Path) -> None:
-    r"""Outline trees on a bundled aerial image and draw them.
+    """Outline trees on a bundled aerial image and draw them.
 
     The image is 40 m x 40 m of woodland in Florida at 10 cm; the prompts are clicks and boxes in
     longitude and latitude. Writes trees.gpkg and trees.png.

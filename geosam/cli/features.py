@@ -32,7 +32,7 @@ from tiles import FeatureStore, Raster
 @json_option
 @data_errors
 def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: bool) -> None:
-    r"""Say what RASTER is and what it would take to encode it.
+    """Say what RASTER is and what it would take to encode it.
 
     The time is measured on one batch of tiles of this raster.
 
@@ -94,7 +94,9 @@ def encode(
     *,
     as_json: bool,
 ) -> None:
-    r"""Encode RASTER once into a feature store; the same line again resumes.
+    """Encode RASTER once into a feature store.
+
+    The same line again goes on where it stopped, or says what differs.
 
     \b
     Examples:
@@ -116,14 +118,16 @@ def encode(
 @json_option
 @data_errors
 def check(store: str, raster: str | None, model_name: str, *, repair: bool, as_json: bool) -> None:
-    r"""Read the whole of STORE: are all its tiles sound, is it of this raster and model?
+    """Check that a feature store is sound.
+
+    Reads the whole of STORE; with --raster, also checks that it was made from that one.
 
     Exits with 1 if a tile is damaged and was not repaired.
 
     \b
     Examples:
-      geosam check ortho.nano.features.zarr
-      geosam check ortho.nano.features.zarr --raster ortho.tif --repair
+      geosam check ortho.features.zarr
+      geosam check ortho.features.zarr --raster ortho.tif --repair
     """
     features = FeatureStore.open(store)
     with ProgressLine("checking tile") as progress:

@@ -16,6 +16,7 @@ from geosam.cli.shared import (
     model_option,
     scales_option,
 )
+from geosam.errors import OutputError
 from geosam.output import Mode, check_path, write
 from geosam.polygons import vectorize as vectorize_masks
 from geosam.prompts import PromptSet
@@ -96,16 +97,16 @@ def segment(  # noqa: PLR0913  # one parameter an option
     *,
     multimask: bool,
 ) -> None:
-    r"""Outline the object of each prompt on SOURCE, a raster or a feature store.
+    """Outline the object of each prompt.
 
-    PROMPTS is a vector file with points, boxes or polygons, in its own CRS. Points of one object
-    share an `id`; a `label` of 0 marks points beside the object.
+    SOURCE is a raster or a feature store. PROMPTS is a vector file with points, boxes or polygons,
+    in its own CRS. Points of one object share an `id`; a `label` of 0 marks points beside it.
 
     \b
     Examples:
       geosam segment ortho.tif clicks.gpkg -o trees.gpkg
       geosam segment ortho.tif --point -122.14 37.64 --crs EPSG:4326 -o lake.geojson
-      geosam segment ortho.nano.features.zarr boxes.geojson -o roofs.gpkg --preview roofs.png
+      geosam segment ortho.features.zarr boxes.geojson -o roofs.gpkg --preview roofs.png
     """
     asked = _prompts(prompts, points, boxes, crs, layer)
     if output:
@@ -136,7 +137,9 @@ def segment(  # noqa: PLR0913  # one parameter an option
 def vectorize(
     labels: Path, output: Path | None, mode: Mode, min_area_m2: float, simplify_m: float | None
 ) -> None:
-    r"""Turn LABELS, a label or binary GeoTIFF, into polygons.
+    """Turn a label raster into polygons.
+
+    LABELS is a label or binary GeoTIFF. One polygon a label; if there is but one label, one a part.
 
     \b
     Examples:
@@ -175,5 +178,11 @@ def _deliver(polygons: geopandas.GeoDataFrame, output: Path | None, mode: Mode) 
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "polygons.geojson"
-        write(polygons, path)
+        try:
+            write(polygons, path)
+        except OutputError as error:
+            raise OutputError(
+                f"Standard output: GeoJSON cannot hold polygons in {polygons.crs.name} (expected a "
+                "CRS of the Earth). Name a file with -o, such as -o polygons.gpkg."
+            ) from error
         click.echo(path.read_text())

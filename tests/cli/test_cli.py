@@ -39,8 +39,10 @@ def test_every_command_has_a_help_text_with_examples():
         *(["vectorize"], ["check"], ["models", "list"], ["models", "pull"], ["models", "verify"]),
     ):
         text = run(*words, "--help").output
-        assert "Examples:" in text
-        assert f"geosam {' '.join(words)}" in text
+        assert "\n  Examples:\n" in text
+        assert re.search(rf"^    geosam {' '.join(words)}", text, re.MULTILINE)
+    for line in run("--help").output.split("Commands:")[1].splitlines():
+        assert not line.endswith("...")
 
 
 def test_the_demo_writes_trees_and_a_picture(tmp_path):

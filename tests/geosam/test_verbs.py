@@ -1,5 +1,7 @@
 """The whole pipeline with a model whose masks are known exactly."""
 
+import zipfile
+
 import geopandas
 import numpy as np
 import pytest
@@ -7,16 +9,21 @@ import rasterio
 from affine import Affine
 from pyproj import CRS, Transformer
 from rasterio.features import rasterize
-from shapely import box
+from scipy import ndimage
+from shapely import Point, box
 
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
-from geosam.tile_masks import without_specks
+from geosam.protocol import TilePrompt
+from geosam.tile_masks import part_at, without_specks
 from geosam.verbs import encode, segment
-from tests.fakes import FloodModel, discs, write_raster
+from tests.fakes import NORTH_UP, FloodModel, discs, write_raster
 from tiles import FeatureStore, StoreIncomplete, StoreMismatch
 
 PLACES = ((112, 304, 15), (304, 304, 15), (100, 100, 14), (500, 500, 15))
+
+
+ELSEWHERE = TilePrompt(np.array([[50, 50]], np.float32), np.array([1]))
 
 
 def burn(polygon, path):
@@ -149,6 +156,28 @@ def test_lists_arrays_frames_and_files_give_the_same(tmp_path):
     assert again.geometry.geom_equals_exact(first.geometry, 1e-6).all()
 
 
+def test_a_polygon_prompts_with_its_mask_and_its_extent(tmp_path):
+    image = discs((200, 200), (60, 70, 20))
+    path = write_raster(tmp_path / "a.tif", image)
+    rough = Point(500_070.5, 4_999_939.5).buffer(24)
+    frame = geopandas.GeoDataFrame(geometry=[rough], crs=32633)
+    seen = []
+
+    class Watching(FloodModel):
+        def decode(self, features, prompts, *, multimask):
+            seen.extend(prompts)
+            return super().decode(features, prompts, multimask=multimask)
+
+    (polygon,) = segment(Watching(), path, frame.to_crs(3857), simplify_m=0).geometry
+    assert (burn(polygon, path) == (image == 200)).all()
+    (prompt,) = seen
+    assert prompt.box == pytest.approx(np.array([46.5, 36.5, 94.5, 84.5]) - 0.5, abs=0.05)
+    inside = rasterize([rough], (200, 200), transform=NORTH_UP) > 0
+    agree = (prompt.mask > 0) == inside[:128, :128]
+    assert agree.mean() > 0.98
+    assert set(np.sign(prompt.mask).ravel()) == {-1, 1}
+
+
 def test_overlapping_masks_stay_two_polygons(tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((100, 100), (50, 50, 20)))
     x, y = 500_000, 5_000_000
@@ -177,7 +206,7 @@ def test_only_prompted_tiles_are_encoded_and_never_twice(tmp_path):
     assert model.encoded == 3  # one a scale that a click is tried at
     segment(model, path, asked)
     assert model.encoded == 3  # one a scale that a click is tried at
-    assert (tmp_path / "a.flood.features.zarr").is_dir()
+    assert (tmp_path / "a.tif.flood-0.features.zarr").is_dir()
 
 
 def test_a_store_serves_without_its_raster(tmp_path):
@@ -271,6 +300,56 @@ def test_a_mask_is_never_true_where_there_is_no_data(tmp_path):
         assert polygon.geometry[0].intersection(pixel).area < 1e-6
 
 
+@pytest.mark.parametrize("raster_is_there", [True, False])
+def test_scattered_nodata_costs_an_object_only_its_own_area(tmp_path, raster_is_there):
+    image = discs((600, 600), (300, 300, 150))
+    holes = np.random.default_rng(0).random(image.shape) < 0.02
+    image[holes] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    x, y = 500_000 + 300, 5_000_000 - 300
+    asked = PromptSet.of(boxes=[(x - 150, y - 150, x + 150, y + 150)])
+    model = FloodModel()
+    model.decode = lambda features, prompts, *, multimask: (
+        np.where(np.ones((len(prompts), 1, 128, 128), bool), 4, -4).astype(np.float32),
+        np.ones((len(prompts), 1), np.float32),
+    )
+    store = encode(model, path, scales=[8])
+    if not raster_is_there:
+        path.unlink()
+    (polygon,) = segment(model, store, asked).geometry
+    with_data = (image > 0).sum()
+    if raster_is_there:
+        assert polygon.area == pytest.approx(with_data, rel=0.01)
+    else:
+        assert polygon.area < 0.5 * with_data
+    for row, col in np.argwhere(image == 0)[::50]:
+        pixel = box(500_000 + col, 5_000_000 - row - 1, 500_000 + col + 1, 5_000_000 - row)
+        assert polygon.intersection(pixel).area < 1e-6
+
+
+def test_points_that_share_no_tile_find_some_of_the_object_and_say_so(tmp_path):
+    image = discs((600, 600), (50, 50, 20), (550, 550, 20))
+    path = write_raster(tmp_path / "a.tif", image)
+    both = [(500_050.5, 4_999_949.5), (500_550.5, 4_999_449.5)]
+    asked = PromptSet.of(points=[np.array(both)])
+    found = segment(FloodModel(), path, asked, scales=[1], simplify_m=0).iloc[0]
+    assert found.status == "truncated"
+    assert (burn(found.geometry, path) == (image == 200)).all()
+
+
+def test_a_click_where_there_is_no_data_finds_nothing(tmp_path):
+    image = discs((200, 200), (50, 50, 20))
+    image[:, 150:] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+
+    class Eager(FloodModel):
+        def decode(self, features, prompts, *, multimask):
+            return super().decode(features, [ELSEWHERE] * len(prompts), multimask=multimask)
+
+    asked = clicks(path, [(50, 160), (50, 50)])
+    assert segment(Eager(), path, asked)["status"].tolist() == ["empty", "ok"]
+
+
 def test_the_same_object_in_a_clip_and_in_the_scene(tmp_path):
     image = discs((1200, 1300), (700, 700, 50))
     scene = write_raster(tmp_path / "scene.tif", image)
@@ -281,6 +360,19 @@ def test_the_same_object_in_a_clip_and_in_the_scene(tmp_path):
     asked = clicks(scene, [(700, 700)])
     one, two = (segment(FloodModel(), path, asked).geometry[0] for path in (scene, clip))
     assert one.intersection(two).area / one.union(two).area >= 0.95
+
+
+def test_features_of_a_raster_that_is_no_plain_file_go_to_the_cache(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", discs((200, 200), (60, 60, 20)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a.tif")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = FloodModel()
+    for _ in range(2):
+        source = f"/vsizip/{tmp_path}/a.zip/a.tif"
+        assert segment(model, source, clicks(path, [(60, 60)]))["status"][0] == "ok"
+    assert model.encoded == 3
+    assert len(list((tmp_path / "cache/geosam").glob("*-a.tif.flood-0.features.zarr"))) == 1
 
 
 def test_features_on_a_url_serve_as_well(tmp_path):
@@ -304,3 +396,13 @@ def test_specks_go_and_real_parts_and_holes_stay():
     expected[10, 10], expected[1, 38] = True, False
     assert (without_specks(mask) == expected).all()
     assert (without_specks(mask[:2]) == mask[:2]).all()
+
+
+def test_a_lone_click_means_the_part_it_is_on():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = ndimage.binary_opening(rng.random((40, 50)) < 0.7)
+        areas, _ = ndimage.label(mask)
+        row, col = rng.integers(40), rng.integers(50)
+        expected = areas == areas[row, col] if mask[row, col] else mask
+        assert (part_at(mask, row, col) == expected).all()

@@ -361,6 +361,21 @@ def test_a_large_raster_without_overviews_is_sampled_from_edge_to_edge(tmp_path)
     assert (rows.min(), rows.max(), cols.min(), cols.max()) == (0, height - 1, 0, width - 1)
 
 
+def test_data_that_lies_between_the_blocks_is_found(tmp_path):
+    data = np.zeros((1, 4000, 4000), np.uint16)
+    aoi = np.s_[0, 700:1000, 650:950]  # no block of a sparse sample meets it
+    rasters = []
+    for value in (500, 600):
+        data[aoi] = value
+        path = tmp_path / f"{value}.tif"
+        with Raster.open(write(path, data, nodata=0, compress="deflate", tiled=True)) as raster:
+            values, valid = raster.sample()
+            assert valid.any() and (values[0, valid] == value).all()
+            assert values.size < 2_000_000
+            rasters.append(raster.fingerprint)
+    assert rasters[0] != rasters[1]
+
+
 def test_many_threads_read_the_same(tmp_path):
     data = noise(3, 256, 256)
     failures = []
