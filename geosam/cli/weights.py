@@ -35,7 +35,7 @@ def list_models(*, as_json: bool) -> None:
         rows.append(
             {
                 "name": name, "id": model.id, "tile_px": tile_px, "size_mb": size_mb,
-                "licence": "MIT", "weights": "embedded",
+                "licence": "see its model card", "weights": "embedded",
             }
         )  # fmt: skip
     for file in PUBLISHED.values():

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from geosam.model.prompt_batches import batches, stack
-from geosam.model.sam1 import Sam1
-from geosam.protocol import Features, Floats, Images, TilePrompt
+from geosam.model.sam1 import MEAN, Sam1
+from geosam.protocol import FILL, Features, Floats, Images, TilePrompt
 
 DECODE_CHUNK = 1  # prompts at a time: the cells of a second one would fall out of a CPU's cache
 UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
@@ -17,8 +18,9 @@ class Sam1Model:
     """A `Sam1` network with its name; implements `geosam.protocol.Model`.
 
     Tiles come in the size that SAM takes, so the reference's resizing does not occur. Where a tile
-    has no data it is `geosam.protocol.FILL`, whole grey levels, which SAM's normalisation turns
-    into at most 0.01; the reference has exactly 0 there. Features are kept in half precision.
+    has no data it is `geosam.protocol.FILL`, the mean in whole grey levels; that colour is read as
+    the mean itself, which normalises to the 0 that the reference pads images with. Features are
+    kept in half precision.
     """
 
     def __init__(self, network: Sam1, name: str) -> None:
@@ -34,7 +36,7 @@ class Sam1Model:
         """Images (B, 3, S, S) -> features (B, C, S/16, S/16), one image at a time."""
         features = np.empty((len(images), *self.feature_shape), np.float16)
         for own, image in zip(features, images, strict=True):
-            own[:] = self.network.encode(torch.from_numpy(image)[None].float())[0].half().numpy()
+            own[:] = self.network.encode(_pixels(image))[0].half().numpy()
         return features
 
     @torch.inference_mode()
@@ -75,3 +77,10 @@ class Sam1Model:
                     looked.tokens[kept], looked.cells[kept], multimask=multimask
                 )
         return logits, scores.clip(0, 1)
+
+
+def _pixels(image: Images) -> Tensor:
+    """An image (3, S, S) as numbers (1, 3, S, S), with `FILL` as the exact mean."""
+    pixels = torch.from_numpy(image).float()
+    empty = (pixels == torch.tensor(FILL)[:, None, None]).all(0)  # (S, S)
+    return torch.where(empty, torch.tensor(MEAN)[:, None, None], pixels)[None]

@@ -10,7 +10,7 @@ from geosam import load_model, registry
 from geosam.errors import ModelError, WeightsError
 from geosam.model import sam1_weights
 from geosam.registry import WeightsFile
-from tests.cli.test_cli import run
+from tests.cli.test_cli import ortho, run  # noqa: F401  # a fixture
 from tests.geosam.test_download import environment, server  # noqa: F401  # fixtures
 from tests.seeded import TINY, official
 
@@ -61,3 +61,23 @@ def test_unknown_models_and_absent_servers_are_one_line(tiny, monkeypatch):
     assert "127.0.0.1:1/sam_tiny.pth" in result.stderr
     monkeypatch.setenv("GEOSAM_OFFLINE", "1")
     assert "GEOSAM_OFFLINE is set" in run("models", "pull", "tiny", code=1).stderr
+
+
+def test_every_verb_takes_sam(tiny, ortho):  # noqa: F811
+    run("models", "pull", "tiny")
+    store = ortho.with_name("features.zarr")
+    run("encode", ortho, "-o", store, "--model", "tiny", "--scales", "1,2")
+    prompts = ("--point", 500_120, 4_999_900, "--box", 500_080, 4_999_850, 500_160, 4_999_950)
+    found = [
+        json.loads(run("segment", source, *prompts, *more, "--model", model).stdout)["features"]
+        for source, more, model in (
+            (ortho, ("--store", store), "tiny"),
+            (store, (), tiny.path),
+        )
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+    assert tiny.model_id in run("info", ortho, "--model", "tiny", "--json").stdout
+    words = ("check", store, "--raster", ortho, "--json")
+    assert json.loads(run(*words, "--model", "tiny").stdout)["made_with"] == tiny.model_id
+    assert "nano" in run(*words, code=1).stderr

@@ -125,9 +125,16 @@ def test_every_tensor_matters(model):
         model.network = network
 
 
-def test_the_fill_is_about_0_after_normalising():
-    unit = (np.array(FILL) - MEAN) / STD
-    assert np.abs(unit).max() < 0.01
+def test_what_has_no_data_is_the_reference_s_padding(model):
+    """170 x 200 px of data: the rest is 0 after normalising."""
+    tile = np.broadcast_to(np.array(FILL, np.uint8)[:, None, None], (1, 3, 256, 256)).copy()
+    tile[..., :170, :200] = image()[..., :170, :200]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    padded = torch.zeros(1, 3, 256, 256)
+    padded[..., :170, :200] = (torch.from_numpy(tile[..., :170, :200]) - mean) / std
+    with torch.inference_mode():
+        expected = model.network.image_encoder(padded).half().numpy()
+    assert np.array_equal(model.encode(tile), expected)
 
 
 def test_windows_see_themselves_and_the_padding_alone():

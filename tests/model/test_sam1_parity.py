@@ -12,7 +12,9 @@ import torch
 from geosam.model import sam1_weights
 from geosam.model.config import VIT_B
 from geosam.model.prompt_batches import stack
+from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import build_sam1
+from geosam.protocol import FILL
 from tests.references import KINDS, HuggingFace, Meta, image, prompts
 from tests.seeded import TINY, in_hugging_face, official
 
@@ -71,6 +73,14 @@ def test_meta_s_keys_are_the_official_ones(meta):
 
 def test_embedding_is_meta_s(meta, embedding):
     np.testing.assert_allclose(embedding, meta.encode(image()), atol=EMBEDDING, rtol=0)
+
+
+def test_a_tile_with_data_in_a_corner_is_a_smaller_image_to_meta(meta, network):
+    tile = np.broadcast_to(np.array(FILL, np.uint8)[:, None, None], (1, 3, 256, 256)).copy()
+    tile[..., :170, :200] = image()[..., :170, :200]
+    expected = meta.encode(tile[..., :170, :200])
+    features = Sam1Model(network, "tiny").encode(tile)
+    np.testing.assert_allclose(features, expected, atol=2e-3, rtol=0)  # half precision
 
 
 def test_embedding_is_that_of_transformers(hugging_face, embedding):
