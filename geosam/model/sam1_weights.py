@@ -89,7 +89,7 @@ def build_sam1(weights: Weights, path: Path) -> Sam1:
     own = network.state_dict()
     check_weights(path, weights, published_shapes(network, names), model)
     filled = {
-        key: torch.cat([weights[name] for name in names(key)]).view(value.shape).float()
+        key: _joined([weights[name] for name in names(key)]).view(value.shape).float()
         for key, value in own.items()
     }
     network.load_state_dict(filled, assign=True)
@@ -127,6 +127,10 @@ def _shape(value: Tensor, names: tuple[str, ...]) -> torch.Size:
     if value.ndim == 1 and names[0].endswith("_embed.weight"):
         return torch.Size((1, *value.shape))
     return torch.Size((len(value) // len(names), *value.shape[1:]))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # gigabytes are not copied
 
 
 def _config(width: int, path: Path) -> tuple[str, Sam1Config]:
