@@ -98,6 +98,15 @@ class Meta:
         return logits.numpy(), scores.numpy()
 
 
+def meta_shapes(name: str) -> dict[str, torch.Size]:
+    """Of every tensor of a published model: vit_b, vit_l or vit_h."""
+    with _torchvision():
+        package = pytest.importorskip("segment_anything")
+    with torch.device("meta"):
+        network = package.sam_model_registry[name]()
+    return {key: value.shape for key, value in network.state_dict().items()}
+
+
 class HuggingFace:
     """SamModel of transformers, with the epsilon of its decoder's norms as in Meta's."""
 

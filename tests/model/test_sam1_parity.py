@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from geosam.model import sam1_weights
-from geosam.model.config import VIT_B
+from geosam.model.config import VIT_B, VIT_H, VIT_L
 from geosam.model.prompt_batches import stack
+from geosam.model.sam1 import Sam1
 from geosam.model.sam1_runtime import Sam1Model
-from geosam.model.sam1_weights import build_sam1
-from geosam.protocol import FILL
-from tests.references import KINDS, HuggingFace, Meta, image, prompts
+from geosam.model.sam1_weights import build_sam1, meta_names, published_shapes
+from geosam.protocol import FILL, TilePrompt
+from tests.references import KINDS, HuggingFace, Meta, image, meta_shapes, prompts
 from tests.seeded import TINY, in_hugging_face, official
 
 EMBEDDING, LOGITS, SCORES = 5e-5, 2e-5, 5e-6  # largest differences
@@ -71,6 +72,16 @@ def test_meta_s_keys_are_the_official_ones(meta):
     assert all(torch.equal(weights[key], meta.weights[key]) for key in weights)
 
 
+@pytest.mark.parametrize(
+    ("name", "config"), [("vit_b", VIT_B), ("vit_l", VIT_L), ("vit_h", VIT_H)], ids="BLH"
+)
+def test_published_shapes_are_meta_s(name, config):
+    """Which blocks see the whole image, and how many heads there are, shows in these as well."""
+    expected = meta_shapes(name)
+    with torch.device("meta"):
+        assert published_shapes(Sam1(config), meta_names) == expected
+
+
 def test_embedding_is_meta_s(meta, embedding):
     np.testing.assert_allclose(embedding, meta.encode(image()), atol=EMBEDDING, rtol=0)
 
@@ -97,6 +108,31 @@ def test_masks_are_meta_s(meta, network, embedding, kind, multimask):
 def test_masks_are_those_of_transformers(hugging_face, network, embedding, kind, multimask):
     expected = hugging_face.decode(embedding, prompts(kind), multimask=multimask)
     check(decode(network, embedding, prompts(kind), multimask=multimask), expected)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_prompts_of_unequal_counts_in_one_call_are_meta_s(meta, network, multimask):
+    rng = np.random.default_rng(0)
+    mixed = [
+        TilePrompt(
+            rng.uniform(0, 256, (count, 2)).astype(np.float32),
+            rng.integers(0, 2, count),
+            np.array([20, 30, 120, 200], np.float32) if boxed else None,
+            rng.normal(0, 4, (64, 64)).astype(np.float32) if masked else None,
+        )
+        for count in (3, 1, 0, 2, 1)
+        for boxed in (True, False)
+        for masked in (False, True)
+        if count or boxed or masked
+    ]
+    model = Sam1Model(network, "tiny")
+    features = model.encode(image())[0]
+    logits, scores = model.decode(features, mixed, multimask=multimask)
+    for i, prompt in enumerate(mixed):
+        expected = meta.decode(features[None].astype(np.float32), [prompt], multimask=multimask)
+        np.testing.assert_allclose(logits[i], expected[0][0], atol=LOGITS, rtol=0)
+        np.testing.assert_allclose(scores[i], expected[1][0].clip(0, 1), atol=SCORES, rtol=0)
+    assert model.decode(features, [], multimask=multimask)[0].shape[0] == 0
 
 
 def test_embedding_is_the_golden_one(embedding):
