@@ -7,6 +7,7 @@
     ├── BandError          (ValueError)       bands that the raster does not have
     ├── WeightsError       (ValueError)       weights that are missing, damaged or of another model
     ├── ModelError         (ValueError)       a model that cannot do what is asked of it
+    ├── DownloadError      (OSError)          weights that could not be fetched
     ├── MaskError          (ValueError)       masks that cannot become polygons
     └── OutputError        (ValueError)       a result that a file cannot hold
         └── OutputExists   (FileExistsError)  a file that would be overwritten
@@ -33,6 +34,10 @@ class WeightsError(GeosamError, ValueError):
 
 class ModelError(GeosamError, ValueError):
     """A model that cannot do what is asked of it."""
+
+
+class DownloadError(GeosamError, OSError):
+    """Weights that could not be fetched."""
 
 
 class MaskError(GeosamError, ValueError):

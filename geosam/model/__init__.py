@@ -2,32 +2,68 @@
 
 from pathlib import Path
 
-from geosam.errors import ModelError
+from geosam.errors import ModelError, WeightsError
 from geosam.model.config import NANO
 from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam
-from geosam.model.weights import load_weights
+from geosam.model.sam1_runtime import Sam1Model
+from geosam.model.sam1_weights import CONFIGS, build_sam1, is_sam1
+from geosam.model.weights import fill, read_weights
+from geosam.registry import PUBLISHED
 
+NANO_MARK = "image_encoder.trunk.stem.weight"
 MODELS = {"nano": Path(__file__).with_name("nano.safetensors")}
 
 
-def load_model(name: str | Path = "nano") -> SamModel:
-    """Load a model by name, or nano's network with weights of your own.
+def load_model(name: str | Path = "nano") -> SamModel | Sam1Model:
+    """Load a model by name, or from a file of weights. Never uses the network.
 
     Args:
-        name: "nano", whose weights are embedded, or the path of a safetensors file with weights
-            of the same network.
+        name: "nano", whose weights are embedded; "sam-vit-b", "sam-vit-l" or "sam-vit-h", once
+            `geosam models pull` has fetched them; or the path of a file, whose network is told by
+            the names of its tensors: nano's (.safetensors); SAM ViT-B, ViT-L or ViT-H as Meta
+            publishes them (.pth) or as transformers saves them (.safetensors).
 
     Raises:
-        ModelError: there is no model of that name and no file at that path.
-        WeightsError: the file does not hold weights of the network.
+        ModelError: there is no model of that name and no file at that path, or it was not fetched.
+        WeightsError: the file does not hold the weights of such a network.
     """
-    path = MODELS.get(str(name), Path(name))
-    if not path.exists():
-        raise ModelError(
-            f"Model {str(name)!r}: no such model or file (expected {', '.join(MODELS)}, or the "
-            "path of a safetensors file). See `geosam models list`."
+    path, expected_id = _find(name)
+    weights, digits = read_weights(path)
+    model_id = f"{path.stem}-{digits}"
+    if expected_id not in (None, model_id):
+        raise WeightsError(
+            f"{path}: id {model_id} (expected {expected_id}). Remove it and run `geosam models "
+            f"pull {name}` again."
+        )
+    if is_sam1(weights):
+        return Sam1Model(build_sam1(weights, path), model_id)
+    if NANO_MARK not in weights:
+        raise WeightsError(
+            f"{path}: tensors such as {min(weights, default='none at all')} (expected those of "
+            f"nano, {', '.join(CONFIGS)}). Use one of these models."
         )
     network = Sam(NANO)
-    digits = load_weights(network, path)
-    return SamModel(network, f"{path.stem}-{digits}")
+    fill(network, weights, path, "nano")
+    return SamModel(network, model_id)
+
+
+def _find(name: str | Path) -> tuple[Path, str | None]:
+    """The file that a name stands for, and the id that its model must have, if it is known."""
+    if str(name) in MODELS:
+        return MODELS[str(name)], None
+    if str(name) in PUBLISHED:
+        file = PUBLISHED[str(name)]
+        if not file.path.exists():
+            raise ModelError(
+                f"Model {name!r}: not fetched yet (expected {file.path}). Run `geosam models pull "
+                f"{name}`, {file.size / 1e6:.0f} MB."
+            )
+        return file.path, file.model_id
+    if not Path(name).exists():
+        known = ", ".join([*MODELS, *PUBLISHED])
+        raise ModelError(
+            f"Model {str(name)!r}: no such model or file (expected {known}, or the path of a "
+            "weights file). See `geosam models list`."
+        )
+    return Path(name), None

@@ -1,16 +1,15 @@
-"""The sizes of a SAM network: one frozen value that determines every tensor shape."""
+"""The sizes of the networks: one frozen value determines every tensor shape of one."""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class SamConfig:
-    """Shapes of a promptable segmentation network.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoWayConfig:
+    """Shapes of what every decoder here shares: prompt tokens and the two-way transformer.
 
     Attributes:
         size: side of the square input image, px.
         width: channels of the image embedding, the prompt tokens and the transformer.
-        skip_channels: channels of the stride-8 and the stride-4 features.
         heads: attention heads of the two-way transformer.
         depth: two-way blocks.
         mlp_width: hidden width of the transformer's MLP.
@@ -19,7 +18,6 @@ class SamConfig:
 
     size: int
     width: int
-    skip_channels: tuple[int, int]
     heads: int
     depth: int
     mlp_width: int
@@ -35,6 +33,17 @@ class SamConfig:
         """Side of the mask logits, which have stride 4."""
         return self.size // 4
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamConfig(TwoWayConfig):
+    """Shapes of nano.
+
+    Attributes:
+        skip_channels: channels of the stride-8 and the stride-4 features.
+    """
+
+    skip_channels: tuple[int, int]
+
     @property
     def packed_channels(self) -> int:
         """Channels of all features folded to stride 16 (space to depth)."""
@@ -42,4 +51,53 @@ class SamConfig:
         return self.width + 4 * stride8 + 16 * stride4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VitConfig:
+    """Shapes of a plain vision transformer with windows.
+
+    Attributes:
+        width: channels.
+        depth: blocks.
+        heads: attention heads.
+        looks_everywhere: the blocks, from 0, whose attention is global; the others' is windowed.
+        window: side of a window, cells.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    looks_everywhere: tuple[int, ...]
+    window: int = 14
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden width of a block's MLP."""
+        return 4 * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sam1Config(TwoWayConfig):
+    """Shapes of SAM as published (Kirillov et al. 2023).
+
+    Attributes:
+        encoder: the image encoder.
+        mask_width: channels inside the encoder of mask prompts.
+    """
+
+    encoder: VitConfig
+    size: int = 1024
+    width: int = 256
+    heads: int = 8
+    depth: int = 2
+    mlp_width: int = 2048
+    mask_width: int = 16
+
+
 NANO = SamConfig(size=512, width=128, skip_channels=(32, 16), heads=4, depth=2, mlp_width=512)
+VIT_B = Sam1Config(encoder=VitConfig(width=768, depth=12, heads=12, looks_everywhere=(2, 5, 8, 11)))
+VIT_L = Sam1Config(
+    encoder=VitConfig(width=1024, depth=24, heads=16, looks_everywhere=(5, 11, 17, 23))
+)
+VIT_H = Sam1Config(
+    encoder=VitConfig(width=1280, depth=32, heads=16, looks_everywhere=(7, 15, 23, 31))
+)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geosam.model.config import SamConfig
+from geosam.model.config import SamConfig, TwoWayConfig
 from geosam.model.layers import LayerNorm2d
 
 CLICK_SIGMA_PX = 5.0  # spread of the sharp click map
@@ -62,28 +62,15 @@ class FourierCode(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)  # (..., width)
 
 
-class PromptEncoder(nn.Module):
-    """Points, boxes and masks to sparse tokens and dense maps."""
+class PointEncoder(nn.Module):
+    """Points and boxes to sparse tokens, and the positional code that they share with the image."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: TwoWayConfig) -> None:
         super().__init__()
         self.size = config.size
         self.code = FourierCode(config.width)
         self.point_embeddings = nn.Parameter(torch.randn(4, config.width))  # bg, fg, two corners
         self.not_a_point = nn.Parameter(torch.randn(config.width))
-        skip8, skip4 = config.skip_channels
-        self.maps4 = nn.Sequential(
-            nn.Conv2d(MAP_CHANNELS, skip4, 3, padding=1), LayerNorm2d(skip4), nn.ReLU(inplace=True)
-        )
-        self.maps8 = nn.Sequential(
-            nn.Conv2d(skip4, skip8, 2, stride=2), LayerNorm2d(skip8), nn.ReLU(inplace=True)
-        )
-        self.maps16 = nn.Sequential(
-            nn.Conv2d(skip8, skip8, 3, padding=1),
-            LayerNorm2d(skip8),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(skip8, config.width, 2, stride=2),
-        )
 
     def image_code(self, height: int, width: int, origin: Tensor | None = None) -> Tensor:
         """Positional code of the embedding's cells, (1 or B, C, height, width).
@@ -113,6 +100,26 @@ class PromptEncoder(nn.Module):
             corners = prompts.boxes.reshape(-1, 2, 2)  # (P, 2, 2)
             tokens.append(self.code((corners + shift) / self.size) + self.point_embeddings[2:])
         return torch.cat(tokens, dim=1)  # (P, T, C)
+
+
+class PromptEncoder(PointEncoder):
+    """Points, boxes and masks to sparse tokens and dense maps."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__(config)
+        skip8, skip4 = config.skip_channels
+        self.maps4 = nn.Sequential(
+            nn.Conv2d(MAP_CHANNELS, skip4, 3, padding=1), LayerNorm2d(skip4), nn.ReLU(inplace=True)
+        )
+        self.maps8 = nn.Sequential(
+            nn.Conv2d(skip4, skip8, 2, stride=2), LayerNorm2d(skip8), nn.ReLU(inplace=True)
+        )
+        self.maps16 = nn.Sequential(
+            nn.Conv2d(skip8, skip8, 3, padding=1),
+            LayerNorm2d(skip8),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(skip8, config.width, 2, stride=2),
+        )
 
     def dense(self, prompts: Prompts, height: int, width: int) -> DensePrompts:
         """Maps for logits of (height, width), that is an image four times as large."""

@@ -1,14 +1,12 @@
-"""A network as the verbs see it: numpy in, numpy out, no gradients."""
+"""nano as the verbs see it: numpy in, numpy out, no gradients."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from geosam.model.focus import Focus, gather
-from geosam.model.prompt_encoder import Prompts
+from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam import Sam, pack, unpack
 from geosam.protocol import Features, Floats, Images, TilePrompt
 
@@ -48,11 +46,11 @@ class SamModel:
         waiting: Iterable[int] = range(len(prompts))
         while waiting := list(waiting):
             left = []
-            for chosen in _batches(waiting, prompts, looks):
+            for chosen in batches(prompts, waiting, DECODE_CHUNK, [look.side for look in looks]):
                 foci = [looks[i] for i in chosen]
                 result = self.network.decode(
                     gather(foci, own),
-                    _stack([looks[i].shift(prompts[i]) for i in chosen]),
+                    stack([looks[i].shift(prompts[i]) for i in chosen]),
                     multimask=multimask,
                     origin=torch.tensor([[focus.x, focus.y] for focus in foci]).float(),
                 )
@@ -63,29 +61,3 @@ class SamModel:
                         looks[i] = Focus.whole(self.size)
             waiting = left
         return logits, scores.clip(0, 1)
-
-
-def _batches(
-    waiting: Sequence[int], prompts: Sequence[TilePrompt], looks: Sequence[Focus]
-) -> Iterator[list[int]]:
-    """Prompts that can share a batch: equally many points, same kinds, squares of one size."""
-    groups: dict[tuple[int, bool, bool, int], list[int]] = defaultdict(list)
-    for i in waiting:
-        kinds = (prompts[i].box is None, prompts[i].mask is None)
-        groups[(len(prompts[i].points), *kinds, looks[i].side)].append(i)
-    for group in groups.values():
-        for start in range(0, len(group), DECODE_CHUNK):
-            yield group[start : start + DECODE_CHUNK]
-
-
-def _stack(prompts: Sequence[TilePrompt]) -> Prompts:
-    def stacked(parts: list[Floats | None]) -> Tensor | None:
-        arrays = [part for part in parts if part is not None]
-        return torch.from_numpy(np.stack(arrays)) if arrays else None
-
-    return Prompts(
-        torch.from_numpy(np.stack([prompt.points for prompt in prompts])),
-        torch.from_numpy(np.stack([prompt.labels for prompt in prompts])),
-        stacked([prompt.box for prompt in prompts]),
-        stacked([prompt.mask for prompt in prompts]),
-    )

@@ -6,7 +6,7 @@ Source: Kirillov et al. 2023, "Segment Anything", app. A; segment_anything/model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geosam.model.config import SamConfig
+from geosam.model.config import TwoWayConfig
 
 
 class Attention(nn.Module):
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 class TwoWayBlock(nn.Module):
     """Tokens attend to themselves, to the image, pass an MLP, then the image attends to them."""
 
-    def __init__(self, config: SamConfig, *, first: bool) -> None:
+    def __init__(self, config: TwoWayConfig, *, first: bool) -> None:
         super().__init__()
         width, heads, downsample = config.width, config.heads, config.attention_downsample
         self.first = first
@@ -76,7 +76,7 @@ class TwoWayBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """Blocks of two-way attention, then a last look of the tokens at the image."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: TwoWayConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TwoWayBlock(config, first=i == 0) for i in range(config.depth))
         self.final_attn_token_to_image = Attention(

@@ -37,7 +37,7 @@ CLICK = ("--point", 500_120, 4_999_900)
 def test_every_command_has_a_help_text_with_examples():
     for words in (
         *(["demo"], ["info"], ["encode"], ["segment"]),
-        *(["vectorize"], ["check"], ["models", "list"]),
+        *(["vectorize"], ["check"], ["models", "list"], ["models", "pull"], ["models", "verify"]),
     ):
         text = run(*words, "--help").output
         assert "\n  Examples:\n" in text
@@ -171,8 +171,11 @@ def test_vectorize_labels(tmp_path):
     assert table.geometry[1].area == pytest.approx(count)
 
 
-def test_models_are_listed():
-    (nano,) = json.loads(run("models", "list", "--json").stdout)
+def test_models_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOSAM_CACHE", str(tmp_path))
+    nano, *others = json.loads(run("models", "list", "--json").stdout)
+    assert [row["name"] for row in others] == ["sam-vit-b", "sam-vit-l", "sam-vit-h"]
+    assert {row["weights"] for row in others} == {"not fetched"}
     assert nano["name"] == "nano"
     assert re.fullmatch(r"nano-[0-9a-f]{8}", nano["id"])
 

@@ -1,0 +1,51 @@
+"""Prompts of unequal kinds into batches of equal ones."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geosam.model.prompt_encoder import Prompts
+from geosam.protocol import Floats, TilePrompt
+
+
+def batches(
+    prompts: Sequence[TilePrompt],
+    chosen: Iterable[int],
+    size: int,
+    also: Sequence[Hashable] | None = None,
+) -> Iterator[list[int]]:
+    """Indices of prompts that can share a batch: equally many points and the same kinds.
+
+    Padding would change the answers, because tokens that stand for nothing are attended to as well.
+
+    Args:
+        prompts: all prompts.
+        chosen: indices of those wanted.
+        size: prompts in a batch at most.
+        also: something of each prompt that must be equal within a batch too.
+    """
+    groups: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
+    for i in chosen:
+        kinds = (prompts[i].box is None, prompts[i].mask is None)
+        groups[(len(prompts[i].points), *kinds, also and also[i])].append(i)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def stack(prompts: Sequence[TilePrompt]) -> Prompts:
+    """The prompts of a batch as tensors."""
+
+    def stacked(parts: list[Floats | None]) -> Tensor | None:
+        arrays = [part for part in parts if part is not None]
+        return torch.from_numpy(np.stack(arrays)) if arrays else None
+
+    return Prompts(
+        torch.from_numpy(np.stack([prompt.points for prompt in prompts])),
+        torch.from_numpy(np.stack([prompt.labels for prompt in prompts])),
+        stacked([prompt.box for prompt in prompts]),
+        stacked([prompt.mask for prompt in prompts]),
+    )

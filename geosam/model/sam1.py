@@ -1,0 +1,62 @@
+"""SAM as published (Kirillov et al. 2023): image encoder, prompt encoder and mask decoder."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from geosam.model.config import Sam1Config
+from geosam.model.one_image import OneImage
+from geosam.model.prompt_encoder import Prompts
+from geosam.model.sam1_decoder import Sam1MaskDecoder
+from geosam.model.sam1_prompts import Sam1PromptEncoder
+from geosam.model.vit import VitEncoder
+
+MEAN = (123.675, 116.28, 103.53)  # grey levels of red, green, blue: ImageNet's
+STD = (58.395, 57.12, 57.375)
+
+
+class Looked(NamedTuple):
+    """Prompts and image after they have seen each other."""
+
+    tokens: Tensor  # (P, 5+T, C)
+    cells: Tensor  # (P, N, C)
+
+
+class Sam1(nn.Module):
+    """A promptable segmentation network; P prompts are decoded on one image."""
+
+    def __init__(self, config: Sam1Config) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = VitEncoder(config.encoder, config.size, config.width)
+        self.prompt_encoder = Sam1PromptEncoder(config)
+        self.mask_decoder = Sam1MaskDecoder(config)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S), grey levels 0..255 -> embeddings (B, C, S/16, S/16)."""
+        mean, std = (
+            torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD)
+        )  # (3, 1, 1)
+        embedding: Tensor = self.image_encoder((images - mean) / std)
+        return embedding
+
+    def prepare(self, embedding: Tensor) -> OneImage:
+        """What the prompts on one image share, from its embedding (1, C, S/16, S/16)."""
+        code = self.prompt_encoder.image_code(*embedding.shape[-2:])
+        image = embedding + self.prompt_encoder.addition(None)
+        return OneImage.of(self.mask_decoder.transformer, image, code)
+
+    def look(self, embedding: Tensor, image: OneImage, prompts: Prompts) -> Looked:
+        """Let prompts and image see each other.
+
+        Args:
+            embedding: (1, C, S/16, S/16) of the image.
+            image: what `prepare` made of it.
+            prompts: P of them.
+        """
+        own = None
+        if prompts.masks is not None:
+            changed = embedding + self.prompt_encoder.addition(prompts.masks)  # (P, C, h, w)
+            own = changed.flatten(2).transpose(1, 2).contiguous()  # (P, N, C)
+        return Looked(*self.mask_decoder.look(image, self.prompt_encoder.sparse(prompts), own))

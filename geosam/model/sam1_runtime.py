@@ -1,0 +1,86 @@
+"""SAM as the verbs see it: numpy in, numpy out, no gradients."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geosam.model.prompt_batches import batches, stack
+from geosam.model.sam1 import MEAN, Sam1
+from geosam.protocol import FILL, Features, Floats, Images, TilePrompt
+
+DECODE_CHUNK = 1  # prompts at a time: the cells of a second one would fall out of a CPU's cache
+UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
+
+
+class Sam1Model:
+    """A `Sam1` network with its name; implements `geosam.protocol.Model`.
+
+    Tiles come in the size that SAM takes, so the reference's resizing does not occur. Where a tile
+    has no data it is `geosam.protocol.FILL`, the mean in whole grey levels; that colour is read as
+    the mean itself, which normalises to the 0 that the reference pads images with. Features are
+    kept in half precision.
+    """
+
+    def __init__(self, network: Sam1, name: str) -> None:
+        self.network = network.eval().requires_grad_(requires_grad=False)
+        self.id = name
+        config = network.config
+        self.size = config.size
+        self.logits_size = config.logits_size
+        self.feature_shape = (config.width, config.grid, config.grid)
+
+    @torch.inference_mode()
+    def encode(self, images: Images) -> Features:
+        """Images (B, 3, S, S) -> features (B, C, S/16, S/16), one image at a time."""
+        features = np.empty((len(images), *self.feature_shape), np.float16)
+        for own, image in zip(features, images, strict=True):
+            own[:] = self.network.encode(_pixels(image))[0].half().numpy()
+        return features
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        features: Features,
+        prompts: Sequence[TilePrompt],
+        *,
+        multimask: bool,
+        min_score: float | None = None,
+    ) -> tuple[Floats, Floats]:
+        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+
+        Args:
+            features: of the image.
+            prompts: P of them.
+            multimask: three masks for an ambiguous prompt, else one.
+            min_score: prompts of which no mask reaches it are not drawn; all their logits are
+                `UNDRAWN`. None: every mask is drawn.
+        """
+        network, masks, side = self.network, 3 if multimask else 1, self.logits_size
+        logits = np.full((len(prompts), masks, side, side), UNDRAWN, np.float32)
+        scores = np.empty((len(prompts), masks), np.float32)
+        embedding = torch.from_numpy(features)[None].float()  # (1, C, S/16, S/16)
+        image = network.prepare(embedding)
+        decoder = network.mask_decoder
+        for chosen in batches(prompts, range(len(prompts)), DECODE_CHUNK):
+            looked = network.look(embedding, image, stack([prompts[i] for i in chosen]))
+            scores[chosen] = decoder.scores(looked.tokens, multimask=multimask)
+            drawn = (
+                np.ones(len(chosen), bool)
+                if min_score is None
+                else scores[chosen].max(1) >= min_score
+            )
+            if drawn.any():
+                kept = torch.from_numpy(drawn)
+                logits[np.array(chosen)[drawn]] = decoder.logits(
+                    looked.tokens[kept], looked.cells[kept], multimask=multimask
+                )
+        return logits, scores.clip(0, 1)
+
+
+def _pixels(image: Images) -> Tensor:
+    """An image (3, S, S) as numbers (1, 3, S, S), with `FILL` as the exact mean."""
+    pixels = torch.from_numpy(image).float()
+    empty = (pixels == torch.tensor(FILL)[:, None, None]).all(0)  # (S, S)
+    return torch.where(empty, torch.tensor(MEAN)[:, None, None], pixels)[None]

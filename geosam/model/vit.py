@@ -1,0 +1,126 @@
+"""SAM's image encoder: a vision transformer with windows and relative positions.
+
+Sources: Kirillov et al. 2023, "Segment Anything"; Li et al. 2022 (ViTDet), app. B; Li et al. 2022
+(MViTv2), sec. 4.1; segment_anything/modeling/image_encoder.py. The results are the reference's;
+the order of the work is not:
+
+- Linear layers see the image's cells only. A window that juts out of the image is filled up with
+  what the reference's zeros become there, the bias of the layer that makes queries, keys, values.
+- The relative positions are an additive mask of fused attention, made for a bounded number of heads
+  at a time, so that the memory does not grow with them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geosam.model.config import VitConfig
+from geosam.model.layers import LayerNorm2d
+
+PATCH = 16
+EPS = 1e-6
+MASK_NUMBERS = 2**24  # of one additive mask: one head of a 1024-px image, 64 MB
+
+
+class ImageAttention(nn.Module):
+    """Attention among the cells of square windows, or of the whole image as one window."""
+
+    def __init__(self, config: VitConfig, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = config.heads, window
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
+        channels = config.width // config.heads
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * window - 1, channels))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * window - 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cells (B, H, W, C) to the same."""
+        batch, height, width, channels = x.shape
+        side = self.window
+        rows, cols = -(-height // side), -(-width // side)
+        qkv = self.qkv(x)  # (B, H, W, 3C)
+        if (rows * side, cols * side) != (height, width):
+            padded = self.qkv.bias.expand(batch, rows * side, cols * side, -1).clone()
+            padded[:, :height, :width] = qkv
+            qkv = padded  # (B, rows * side, cols * side, 3C)
+        qkv = qkv.view(batch, rows, side, cols, side, 3, self.heads, -1)
+        q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(1, 4)  # 3 x (windows, side, side, c)
+        out = self._attend(q, k, v)  # (windows, side, side, c), one for each head too
+        out = out.view(batch, rows, cols, self.heads, side, side, -1)
+        out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * side, cols * side, channels)
+        return self.proj(out[:, :height, :width])  # type: ignore[no-any-return]  # (B, H, W, C)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention within each of many windows, (windows, side, side, c) each, to the same."""
+        side, cells = self.window, self.window**2
+        steps = min(max(MASK_NUMBERS // cells**2, 1), len(q))
+        table_h, table_w = self._table(self.rel_pos_h), self._table(self.rel_pos_w)
+        buffer = q.new_empty(steps, side, side, side, side)  # fresh memory costs more than the sums
+        parts = []
+        for some in zip(*(torch.split(part, steps) for part in (q, k, v)), strict=True):
+            by_row = some[0] @ table_h  # (n, side, side, side): query row, column, key row
+            by_col = (some[0].transpose(1, 2) @ table_w).transpose(1, 2)  # ..., key column
+            mask = torch.add(by_row[..., None], by_col[..., None, :], out=buffer[: len(by_row)])
+            out = F.scaled_dot_product_attention(
+                some[0].flatten(1, 2)[:, None],
+                some[1].flatten(1, 2)[:, None],
+                some[2].flatten(1, 2)[:, None],
+                attn_mask=mask.view(-1, 1, cells, cells),
+            )  # (n, 1, cells, c)
+            parts.append(out.view_as(some[0]))
+        return torch.cat(parts)
+
+    def _table(self, rel_pos: Tensor) -> Tensor:
+        """Rows for each pair of positions on one axis: (query, c, key)."""
+        at = torch.arange(self.window, device=rel_pos.device)
+        return rel_pos[at[:, None] - at + self.window - 1].transpose(1, 2)
+
+
+class VitBlock(nn.Module):
+    """Attention and an MLP, each on normalised cells and with a residual."""
+
+    def __init__(self, config: VitConfig, window: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=EPS)
+        self.attn = ImageAttention(config, window)
+        self.norm2 = nn.LayerNorm(config.width, eps=EPS)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.mlp_width),
+            nn.GELU(),
+            nn.Linear(config.mlp_width, config.width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cells (B, H, W, C) to the same."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class VitEncoder(nn.Module):
+    """Images to an embedding at stride 16."""
+
+    def __init__(self, config: VitConfig, size: int, outputs: int) -> None:
+        super().__init__()
+        grid = size // PATCH
+        self.patch_embed = nn.Conv2d(3, config.width, PATCH, stride=PATCH)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, config.width))
+        self.blocks = nn.ModuleList(
+            VitBlock(config, grid if i in config.looks_everywhere else config.window)
+            for i in range(config.depth)
+        )
+        self.neck = nn.Sequential(
+            nn.Conv2d(config.width, outputs, 1, bias=False),
+            LayerNorm2d(outputs, EPS),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            LayerNorm2d(outputs, EPS),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) -> (B, outputs, S/16, S/16)."""
+        x = self.patch_embed(images).permute(0, 2, 3, 1)  # (B, h, w, C)
+        x = (x + self.pos_embed).contiguous()  # else every norm would copy
+        for block in self.blocks:
+            x = block(x)
+        embedding: Tensor = self.neck(x.permute(0, 3, 1, 2))  # (B, outputs, h, w)
+        return embedding

@@ -1,0 +1,196 @@
+"""The published implementations of SAM, at the tiny size and with the seeded weights."""
+
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from geosam.model.config import Sam1Config
+from geosam.model.sam1 import MEAN, STD
+from geosam.protocol import TilePrompt
+from tests.seeded import TINY, seeded
+
+POINTS = np.array([[[30.0, 200], [17.5, 40]], [[128, 128], [250, 3]]], np.float32)
+BOXES = np.array([[20.0, 30, 120, 200], [0, 0, 255, 255]], np.float32)
+LABELS = np.array([[1, 0], [1, 1]], np.int64)
+KINDS = {
+    "point": ("points",),
+    "box": ("box",),
+    "points+box": ("points", "box"),
+    "mask": ("mask",),
+    "box+mask": ("box", "mask"),
+    "points+box+mask": ("points", "box", "mask"),
+}
+
+
+def image(seed: int = 0, size: int = 256) -> np.ndarray:
+    """(1, 3, size, size) uint8, large squares under noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (3, 8, 8)).repeat(size // 8, 1).repeat(size // 8, 2)
+    return (coarse // 2 + rng.integers(0, 128, (3, size, size)))[None].astype(np.uint8)
+
+
+def prompts(kind: str, size: int = 256) -> list[TilePrompt]:
+    """Two prompts of a kind, on an image of that size."""
+    parts, scale = KINDS[kind], np.float32(size / 256)
+    masks = np.random.default_rng(1).normal(0, 4, (2, size // 4, size // 4)).astype(np.float32)
+    return [
+        TilePrompt(
+            scale * POINTS[i] if "points" in parts else np.zeros((0, 2), np.float32),
+            LABELS[i] if "points" in parts else np.zeros(0, np.int64),
+            scale * BOXES[i] if "box" in parts else None,
+            masks[i] if "mask" in parts else None,
+        )
+        for i in range(2)
+    ]
+
+
+class Meta:
+    """Meta's segment-anything 1.0."""
+
+    def __init__(self, config: Sam1Config = TINY) -> None:
+        with _torchvision():
+            modeling = pytest.importorskip("segment_anything.modeling")
+        vit, grid = config.encoder, config.size // 16
+        self.network = modeling.Sam(
+            modeling.ImageEncoderViT(
+                img_size=config.size, embed_dim=vit.width, depth=vit.depth, num_heads=vit.heads,
+                out_chans=config.width, use_rel_pos=True, window_size=vit.window,
+                norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-6),
+                global_attn_indexes=vit.looks_everywhere,
+            ),
+            modeling.PromptEncoder(
+                config.width, (grid, grid), (config.size, config.size), config.mask_width
+            ),
+            modeling.MaskDecoder(
+                transformer_dim=config.width, iou_head_hidden_dim=config.width,
+                transformer=modeling.TwoWayTransformer(
+                    config.depth, config.width, config.heads, config.mlp_width
+                ),
+            ),
+            list(MEAN), list(STD),
+        ).eval()  # fmt: skip
+        shapes = {key: value.shape for key, value in self.network.state_dict().items()}
+        self.weights = seeded(shapes)
+        self.network.load_state_dict(self.weights)
+
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return self.network.image_encoder(
+            self.network.preprocess(torch.from_numpy(images).float())
+        ).numpy()
+
+    @torch.inference_mode()
+    def decode(self, embedding: np.ndarray, chosen: list[TilePrompt], *, multimask: bool):
+        points, boxes, masks = _tensors(chosen)
+        sparse, dense = self.network.prompt_encoder(
+            points, boxes, None if masks is None else masks[:, None]
+        )
+        logits, scores = self.network.mask_decoder(
+            torch.from_numpy(embedding), self.network.prompt_encoder.get_dense_pe(), sparse, dense,
+            multimask_output=multimask,
+        )  # fmt: skip
+        return logits.numpy(), scores.numpy()
+
+
+def meta_shapes(name: str) -> dict[str, torch.Size]:
+    """Of every tensor of a published model: vit_b, vit_l or vit_h."""
+    with _torchvision():
+        package = pytest.importorskip("segment_anything")
+    with torch.device("meta"):
+        network = package.sam_model_registry[name]()
+    return {key: value.shape for key, value in network.state_dict().items()}
+
+
+class HuggingFace:
+    """SamModel of transformers, with the epsilon of its decoder's norms as in Meta's."""
+
+    def __init__(self, config: Sam1Config = TINY) -> None:
+        sam = pytest.importorskip("transformers.models.sam")
+        vit = config.encoder
+        self.network = sam.SamModel(
+            sam.SamConfig(
+                vision_config={
+                    "hidden_size": vit.width, "output_channels": config.width,
+                    "image_size": config.size, "num_hidden_layers": vit.depth,
+                    "num_attention_heads": vit.heads, "window_size": vit.window,
+                    "global_attn_indexes": list(vit.looks_everywhere),
+                    "num_pos_feats": config.width // 2,
+                },
+                prompt_encoder_config={
+                    "hidden_size": config.width, "image_size": config.size,
+                    "mask_input_channels": config.mask_width,
+                },
+                mask_decoder_config={
+                    "hidden_size": config.width, "mlp_dim": config.mlp_width,
+                    "num_attention_heads": config.heads, "iou_head_hidden_dim": config.width,
+                    "layer_norm_eps": 1e-5,
+                },
+            )
+        ).eval()  # fmt: skip
+
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        mean, std = (np.float32(values)[:, None, None] for values in (MEAN, STD))
+        pixels = torch.from_numpy((images.astype(np.float32) - mean) / std)
+        return self.network.get_image_embeddings(pixels).numpy()
+
+    @torch.inference_mode()
+    def decode(self, embedding: np.ndarray, chosen: list[TilePrompt], *, multimask: bool):
+        """Each prompt alone: a mask is one of the image in transformers, not of the prompt."""
+        logits, scores = [], []
+        for prompt in chosen:
+            points, boxes, masks = _tensors([prompt])
+            out = self.network(
+                image_embeddings=torch.from_numpy(embedding),
+                input_points=None if points is None else points[0][None],
+                input_labels=None if points is None else points[1][None],
+                input_boxes=None if boxes is None else boxes[None],
+                input_masks=None if masks is None else masks[:, None],
+                multimask_output=multimask,
+            )
+            logits.append(out.pred_masks[0, 0].numpy())
+            scores.append(out.iou_scores[0, 0].numpy())
+        return np.stack(logits), np.stack(scores)
+
+
+def _tensors(chosen: list[TilePrompt]):
+    points = None
+    if len(chosen[0].points):
+        points = tuple(
+            torch.from_numpy(np.stack(parts))
+            for parts in ([p.points for p in chosen], [p.labels for p in chosen])
+        )
+    boxes, masks = (
+        None if parts[0] is None else torch.from_numpy(np.stack(parts))
+        for parts in ([p.box for p in chosen], [p.mask for p in chosen])
+    )
+    return points, boxes, masks
+
+
+@contextmanager
+def _torchvision() -> Iterator[None]:
+    """Stands in, during the import, for names that segment_anything's networks do not use."""
+    if importlib.util.find_spec("torchvision"):
+        yield
+        return
+    names = {
+        "torchvision": (),
+        "torchvision.ops": (),
+        "torchvision.ops.boxes": ("batched_nms", "box_area"),
+        "torchvision.transforms": (),
+        "torchvision.transforms.functional": ("resize", "to_pil_image"),
+    }
+    for module, attributes in names.items():
+        sys.modules[module] = types.ModuleType(module)
+        sys.modules[module].__dict__.update(dict.fromkeys(attributes))
+    try:
+        yield
+    finally:
+        for module in names:
+            del sys.modules[module]

@@ -1,0 +1,62 @@
+"""Weights of which no tensor is degenerate, the same on every machine and torch version."""
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from geosam.model.config import Sam1Config, VitConfig
+from geosam.model.sam1 import Sam1
+from geosam.model.sam1_weights import hugging_face_names, meta_names, published_shapes
+
+TINY = Sam1Config(
+    encoder=VitConfig(width=64, depth=4, heads=2, looks_everywhere=(1, 3)),
+    size=256, width=64, heads=4, depth=2, mlp_width=128,
+)  # fmt: skip  # 16 x 16 cells, so that windows of 14 jut out of the image
+
+
+def tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """Values that depend on the official key, the shape and the seed alone."""
+    rng = np.random.default_rng((seed, zlib.crc32(key.encode())))
+    normal = rng.standard_normal(shape)
+    if "norm" in key or key.endswith(("neck.1.weight", "neck.3.weight", "downscaling.1.weight",
+                                      "downscaling.4.weight", "upscaling.1.weight")):  # fmt: skip
+        values = 1 + 0.1 * normal if key.endswith("weight") else 0.1 * normal
+    elif key.endswith("bias"):
+        values = 0.1 * normal
+    elif "rel_pos" in key:
+        values = 0.2 * normal
+    elif "pos_embed" in key:
+        values = 0.5 * normal
+    elif key.endswith(("embed.weight", "token.weight", "tokens.weight", "gaussian_matrix")) or (
+        "point_embeddings" in key
+    ):
+        values = normal
+    else:
+        fan = shape[0] if "output_upscaling" in key else int(np.prod(shape[1:]))
+        values = normal / fan**0.5
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def seeded(shapes: Mapping[str, torch.Size], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Seeded weights for a state dict with official keys."""
+    return {key: tensor(key, tuple(shape), seed) for key, shape in shapes.items()}
+
+
+def official(config: Sam1Config = TINY, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Seeded weights of a network under Meta's names."""
+    with torch.device("meta"):
+        network = Sam1(config)
+    return seeded(published_shapes(network, meta_names), seed)
+
+
+def in_hugging_face(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights with Meta's names under those of transformers."""
+    with torch.device("meta"):
+        keys = Sam1(TINY).state_dict()
+    return {
+        other: weights[name]
+        for key in keys
+        for name, other in zip(meta_names(key), hugging_face_names(key), strict=True)
+    }
