@@ -1,4 +1,4 @@
-.PHONY: setup demo test check
+.PHONY: setup demo test test-all check
 
 PY ?= python3
 BIN := .venv/bin
@@ -16,6 +16,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m ""
 
 check: setup
 	$(BIN)/ruff format --check .
