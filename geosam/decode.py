@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from geosam.masks import Mask
 from geosam.placement import PixelPrompt, on_tile, to_pixels
 from geosam.prompts import PromptSet
-from geosam.protocol import Progress, TilePrompt
+from geosam.protocol import Progress
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
 from tiles import Tile, TileGrid
@@ -131,12 +131,13 @@ def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
     return groups
 
 
-def _chunks(prompts: Mapping[int, TilePrompt]) -> Iterator[tuple[list[int], bool]]:
-    """Indices of prompts, a bounded number at once, and whether they are ambiguous."""
-    for ambiguous in (True, False):
-        group = [i for i, prompt in prompts.items() if prompt.ambiguous is ambiguous]
+def _chunks(indices: Iterable[int], jobs: Sequence[_Job]) -> Iterator[tuple[list[int], bool]]:
+    """A bounded number of jobs at once, and whether they are lone clicks, which are ambiguous."""
+    chosen = list(indices)
+    for clicks in (True, False):
+        group = [i for i in chosen if jobs[i].prompt.is_click is clicks]
         for start in range(0, len(group), CHUNK):
-            yield group[start : start + CHUNK], ambiguous
+            yield group[start : start + CHUNK], clicks
 
 
 def _decode_tile(
@@ -155,12 +156,12 @@ def _decode_tile(
         for i, job in enumerate(jobs)
         if not job.prompt.is_click or maker.has_data_at(job.prompt)
     }
-    for chosen, ambiguous in _chunks(prompts):
-        logits, scores = model.decode(features, [prompts[i] for i in chosen], multimask=ambiguous)
+    for chosen, clicks in _chunks(prompts, jobs):
+        logits, scores = model.decode(features, [prompts[i] for i in chosen], multimask=clicks)
         for i, own_logits, own_scores in zip(chosen, logits, scores, strict=True):
             ranks = np.argsort(-own_scores, kind="stable")[: None if multimask else 1]
             results[i] = tuple(
                 maker.mask(jobs[i].prompt, own_logits[k], float(own_scores[k]), candidate)
-                for k, candidate in zip(ranks, range(len(ranks)), strict=True)
+                for candidate, k in enumerate(ranks)
             )
     return results

@@ -35,11 +35,6 @@ class TilePrompt:
     box: Floats | None = None
     mask: Floats | None = None
 
-    @property
-    def ambiguous(self) -> bool:
-        """A single click: it may mean a part, the whole or a group."""
-        return len(self.points) == 1 and self.box is None and self.mask is None
-
 
 class Model(Protocol):
     """A promptable segmentation model.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -72,7 +73,7 @@ class Recipe:
 
     Attributes:
         raster: the raster's fingerprint.
-        source: where the raster was; not part of the comparison.
+        source: where the raster was, from the root of the disk; not part of the comparison.
         stretch: bands and grey levels.
         model: the model's id.
     """
@@ -85,7 +86,9 @@ class Recipe:
     @classmethod
     def of(cls, model: Model, raster: Raster, bands: Sequence[int] | None = None) -> Self:
         """The recipe for a raster, whose stretch is measured here."""
-        return cls(raster.fingerprint, raster.source, Stretch.of(raster, bands), model.id)
+        path = Path(raster.source)
+        source = str(path.resolve()) if path.exists() else raster.source
+        return cls(raster.fingerprint, source, Stretch.of(raster, bands), model.id)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -7,13 +7,12 @@ micro_sam (computational-cell-analytics/micro-sam, util.py) and in SlicerSegment
 """
 
 import hashlib
-import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from geosam.cache import cache_folder
 from geosam.errors import ModelError
 from geosam.protocol import Progress
 
@@ -90,17 +89,6 @@ def published(name: str) -> WeightsFile:
             "See `geosam models list`."
         )
     return PUBLISHED[name]
-
-
-def cache_folder() -> Path:
-    """Where weights are kept: GEOSAM_CACHE if it is set, else the user's cache."""
-    if chosen := os.environ.get("GEOSAM_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "geosam"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "geosam"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geosam"
 
 
 def state(file: WeightsFile, progress: Progress | None = None) -> State:

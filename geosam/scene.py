@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from geosam.cache import cache_folder
 from geosam.encoding import encode_tiles
 from geosam.errors import ModelError
 from geosam.protocol import Model, Progress
@@ -167,14 +168,14 @@ def ladder(frame: Frame, size: int) -> tuple[TileGrid, ...]:
 def default_store(source: str | Path, model: Model, raster: Raster) -> Path:
     """Where a raster's features go if nobody says: beside it, else in the user's cache.
 
-    The cache (`$XDG_CACHE_HOME/geosam`, `~/.cache/geosam`) serves rasters that are remote or lie
-    in a folder that cannot be written.
+    The cache (see `cache_folder`) serves rasters that are remote or lie in a folder that cannot be
+    written.
     """
     path = Path(source)
     name = f"{path.name}.{model.id}.features.zarr"
     if path.is_file() and os.access(path.parent, os.W_OK):
         return path.with_name(name)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geosam"
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     place = hashlib.sha256(str(source).encode()).hexdigest()[:8]
     return cache / f"{place}-{raster.fingerprint}-{name}"

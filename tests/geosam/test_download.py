@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from geosam import download
+from geosam.cache import cache_folder
 from geosam.download import pull
 from geosam.errors import DownloadError, ModelError
-from geosam.registry import PUBLISHED, WeightsFile, cache_folder, names, published, state
+from geosam.registry import PUBLISHED, WeightsFile, names, published, state
 
 DATA = np.random.default_rng(0).bytes(300_000)
 

@@ -225,6 +225,16 @@ def test_a_store_serves_without_its_raster(tmp_path):
         segment(again, store, asked, scales=[2])
 
 
+def test_a_store_finds_its_raster_from_any_folder(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", discs((300, 300), (100, 100, 20)))
+    monkeypatch.chdir(tmp_path)
+    store = encode(FloodModel(), "a.tif", "f.zarr", scales=[4])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = segment(FloodModel(), tmp_path / store.path, clicks(path, [(100, 100)]), scales=[1])
+    assert found["status"].tolist() == ["ok"]
+
+
 def test_encode_covers_all_coarser_scales_and_resumes(tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((300, 300), (100, 100, 20)))
     model = FloodModel()
