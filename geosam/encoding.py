@@ -10,8 +10,7 @@ from geosam.protocol import FILL, Images, Model, Progress
 from geosam.recipe import Stretch
 from tiles import Chip, FeatureStore, Raster, RasterError, Tile
 
-BATCH = 4  # tiles; sets the peak memory
-READ_AHEAD = 2 * BATCH
+READ_AHEAD = 2  # batches
 
 
 def encode_tiles(
@@ -31,7 +30,7 @@ def encode_tiles(
     Raises:
         RasterError: tiles could not be read; the first one is named.
     """
-    done = 0
+    done, ahead = 0, READ_AHEAD * model.batch
     unreadable: dict[Tile, RasterError] = {}
     batch: list[tuple[Tile, Chip]] = []
     with ThreadPoolExecutor(1) as writer:
@@ -45,15 +44,15 @@ def encode_tiles(
             for (tile, chip), own in zip(batch, features, strict=True):
                 writing.append(writer.submit(store.put, tile, own, chip.valid, chip.whole))
             batch.clear()
-            while len(writing) > READ_AHEAD:
+            while len(writing) > ahead:
                 writing.popleft().result()
 
-        for tile, chip in _read(raster, stretch, tiles, unreadable):
+        for tile, chip in _read(raster, stretch, tiles, ahead, unreadable):
             if chip.valid.any():
                 batch.append((tile, chip))
             else:
                 store.put(tile, None, chip.valid)
-            if len(batch) == BATCH:
+            if len(batch) == model.batch:
                 flush()
             done += 1
             if progress:
@@ -68,6 +67,7 @@ def _read(
     raster: Raster,
     stretch: Stretch,
     tiles: Sequence[Tile],
+    ahead: int,
     unreadable: dict[Tile, RasterError],
 ) -> Iterator[tuple[Tile, Chip]]:
     """Tiles with their chips, in order, read ahead in a thread; those that fail are noted."""
@@ -80,7 +80,7 @@ def _read(
                     coming.append(
                         (tile, reader.submit(raster.read, tile.read, stretch.bands, tile.scale))
                     )
-                    if len(coming) > READ_AHEAD:
+                    if len(coming) > ahead:
                         break
                 if not coming:
                     return

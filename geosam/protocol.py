@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ import numpy.typing as npt
 Images: TypeAlias = npt.NDArray[np.uint8]
 Features: TypeAlias = npt.NDArray[np.float16]
 Floats: TypeAlias = npt.NDArray[np.float32]
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+Backend: TypeAlias = Literal["torch", "openvino"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total). Whatever it raises ends the work; what is done is kept."""
@@ -44,6 +47,9 @@ class Model(Protocol):
         size: side S of the square images it takes, px.
         logits_size: side s of the masks it gives; divides S.
         feature_shape: shape of one image's features.
+        precision: in which it computes.
+        device: on which it computes, for people to read.
+        batch: how many images to encode at once; sets the peak memory.
     """
 
     @property
@@ -57,6 +63,15 @@ class Model(Protocol):
 
     @property
     def feature_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def precision(self) -> Precision: ...  # noqa: D102
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+    @property
+    def batch(self) -> int: ...  # noqa: D102
 
     def encode(self, images: Images) -> Features:
         """Images (B, 3, S, S) RGB -> features (B, *feature_shape), opaque to all but the model."""

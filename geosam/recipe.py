@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geosam.errors import BandError
-from geosam.protocol import FILL, Images, Model
+from geosam.protocol import FILL, Images, Model, Precision
 from tiles import Chip, Raster
 
 PERCENTILES = (2.0, 98.0)
@@ -76,19 +76,22 @@ class Recipe:
         source: where the raster was, from the root of the disk; not part of the comparison.
         stretch: bands and grey levels.
         model: the model's id.
+        precision: in which the model computed.
     """
 
     raster: str
     source: str
     stretch: Stretch
     model: str
+    precision: Precision = "fp32"
 
     @classmethod
     def of(cls, model: Model, raster: Raster, bands: Sequence[int] | None = None) -> Self:
         """The recipe for a raster, whose stretch is measured here."""
         path = Path(raster.source)
         source = str(path.resolve()) if path.exists() else raster.source
-        return cls(raster.fingerprint, source, Stretch.of(raster, bands), model.id)
+        stretch = Stretch.of(raster, bands)
+        return cls(raster.fingerprint, source, stretch, model.id, model.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -99,13 +102,15 @@ class Recipe:
             "low": list(self.stretch.low),
             "high": list(self.stretch.high),
             "model": self.model,
+            "precision": self.precision,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The recipe that `to_dict` described."""
+        """The recipe that `to_dict` described; without a precision, it was single."""
         stretch = Stretch(tuple(values["bands"]), tuple(values["low"]), tuple(values["high"]))
-        return cls(values["raster"], values["source"], stretch, values["model"])
+        precision = values.get("precision", "fp32")
+        return cls(values["raster"], values["source"], stretch, values["model"], precision)
 
 
 def _ends(values: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -67,14 +67,14 @@ class Scene:
 
         Raises:
             RasterError: the raster cannot be used.
-            StoreMismatch: the store was made from another raster, by another model, with other
-                bands or another grid.
+            StoreMismatch: the store was made from another raster, by another model or in another
+                precision, with other bands or another grid.
             BandError: the raster has no such bands.
         """
         if isinstance(source, FeatureStore) or is_store(source):
             features = source if isinstance(source, FeatureStore) else FeatureStore.open(source)
             recipe = Recipe.from_dict(features.meta)
-            _expect(features, "model", recipe.model, model.id, "Load that model")
+            _expect_model(features, recipe, model)
             return cls(model, features, recipe, None)
         raster = Raster.open(source)
         path = store or default_store(source, model, raster)
@@ -85,14 +85,12 @@ class Scene:
                 path, grids, raster.frame, model.feature_shape, recipe.to_dict()
             )
             return cls(model, made, recipe, raster)
-        expect = {
-            "raster": raster.fingerprint,
-            "model": model.id,
-            "bands": list(choose_bands(raster, bands)),
-        }
+        expect = {"raster": raster.fingerprint, "bands": list(choose_bands(raster, bands))}
         features = FeatureStore.open(path, expect=expect)
+        recipe = Recipe.from_dict(features.meta)
+        _expect_model(features, recipe, model)
         _expect(features, "grids", features.grids, grids, "Encode into a new store")
-        return cls(model, features, Recipe.from_dict(features.meta), raster)
+        return cls(model, features, recipe, raster)
 
     @property
     def frame(self) -> Frame:
@@ -189,6 +187,12 @@ def _exists(path: str | Path) -> bool:
             return False
         return True
     return Path(path).exists()
+
+
+def _expect_model(store: FeatureStore, recipe: Recipe, model: Model) -> None:
+    cure = f"Load the model in {recipe.precision}"
+    _expect(store, "precision", recipe.precision, model.precision, cure)
+    _expect(store, "model", recipe.model, model.id, "Load that model")
 
 
 def _expect(store: FeatureStore, what: str, found: object, wanted: object, cure: str) -> None:

@@ -8,7 +8,7 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
-from geosam.protocol import Features, Floats, Images, TilePrompt
+from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
 SURE = 4.0
 NORTH_UP = Affine(1, 0, 500_000, 0, -1, 5_000_000)
@@ -21,8 +21,12 @@ class FloodModel:
     or a rough mask, gives what inside it has the colour of its centre. Each pixel has a logit.
     """
 
-    def __init__(self, size: int = 128, name: str = "flood-0") -> None:
+    def __init__(
+        self, size: int = 128, name: str = "flood-0", precision: Precision = "fp32"
+    ) -> None:
         self.id = name
+        self.precision = precision
+        self.device, self.batch = "cpu", 4
         self.size = size
         self.logits_size = size
         self.feature_shape = (3, size, size)

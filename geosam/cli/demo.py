@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from geosam import verbs
-from geosam.cli.shared import ProgressLine, data_errors, load
+from geosam.cli.shared import ModelChoice, ProgressLine, data_errors
 from geosam.output import write
 from geosam.prompts import PromptSet
 
@@ -33,7 +33,7 @@ def demo(output: Path) -> None:
     with as_file(files("geosam") / "demo") as folder:
         image = folder / "OSBS_029.tif"
         prompts = PromptSet.read(folder / "prompts.geojson")
-        model = load("nano")
+        model = ModelChoice().load()
         with ProgressLine("segmenting") as progress:
             polygons = verbs.segment(
                 model, image, prompts, store=output / "features.zarr", progress=progress

@@ -9,17 +9,17 @@ import numpy as np
 
 from geosam import verbs
 from geosam.cli.shared import (
+    ModelChoice,
     ProgressLine,
     bands_option,
     data_errors,
     json_option,
-    load,
-    model_option,
+    model_options,
     raster_argument,
     report,
     scales_option,
 )
-from geosam.encoding import BATCH, tile_image
+from geosam.encoding import tile_image
 from geosam.recipe import Stretch
 from geosam.scene import Scene, ladder
 from tiles import FeatureStore, Raster
@@ -27,11 +27,11 @@ from tiles import FeatureStore, Raster
 
 @click.command()
 @raster_argument
-@model_option
+@model_options
 @bands_option
 @json_option
 @data_errors
-def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: bool) -> None:
+def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_json: bool) -> None:
     """Say what RASTER is and what it would take to encode it.
 
     The time is measured on one batch of tiles of this raster.
@@ -41,15 +41,15 @@ def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: 
       geosam info ortho.tif
       geosam info /vsicurl/https://example.com/cog.tif --json
     """
-    model = load(model_name)
+    model = chosen.load()
     with Raster.open(raster) as opened:
         stretch = Stretch.of(opened, bands)
         grids = [grid for grid in ladder(opened.frame, model.size) if grid.scale >= 1]
         tile = grids[0][grids[0].rows // 2, grids[0].cols // 2]
         image = tile_image(stretch, opened.read(tile.read, stretch.bands, tile.scale), model.size)
         began = time.perf_counter()
-        features = model.encode(np.stack([image] * BATCH))
-        seconds = (time.perf_counter() - began) / BATCH
+        features = model.encode(np.stack([image] * model.batch))
+        seconds = (time.perf_counter() - began) / model.batch
         tiles = {f"{grid.scale:g}": len(grid) for grid in grids}
         count = sum(tiles.values())
         x_m, y_m = opened.frame.pixel_size_m
@@ -67,6 +67,8 @@ def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: 
                 "overviews": list(opened.overviews),
                 "fingerprint": opened.fingerprint,
                 "model": model.id,
+                "device": model.device,
+                "precision": model.precision,
                 "model_bands": list(stretch.bands),
                 "stretch": [[round(v, 6) for v in ends] for ends in (stretch.low, stretch.high)],
                 "tiles_by_scale": tiles,
@@ -80,7 +82,7 @@ def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: 
 @click.command()
 @raster_argument
 @click.option("-o", "--output", "store", help="The feature store. Default: beside the raster.")
-@model_option
+@model_options
 @scales_option
 @bands_option
 @json_option
@@ -88,7 +90,7 @@ def info(raster: str, model_name: str, bands: Sequence[int] | None, *, as_json: 
 def encode(
     raster: str,
     store: str | None,
-    model_name: str,
+    chosen: ModelChoice,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
     *,
@@ -104,7 +106,7 @@ def encode(
       geosam encode ortho.tif -o ortho.features.zarr --scales 1,4
       geosam encode sentinel.tif --bands 4,3,2
     """
-    model = load(model_name)
+    model = chosen.load()
     with ProgressLine("encoding tile") as progress:
         made = verbs.encode(model, raster, store, scales=scales, bands=bands, progress=progress)
     report({"store": made.path, "tiles": _counts(made)}, as_json=as_json)
@@ -114,10 +116,12 @@ def encode(
 @click.argument("store", type=str)
 @click.option("--raster", help="Also check that the features are of this raster.")
 @click.option("--repair", is_flag=True, help="Encode damaged tiles again.")
-@model_option
+@model_options
 @json_option
 @data_errors
-def check(store: str, raster: str | None, model_name: str, *, repair: bool, as_json: bool) -> None:
+def check(
+    store: str, raster: str | None, chosen: ModelChoice, *, repair: bool, as_json: bool
+) -> None:
     """Check that a feature store is sound.
 
     Reads the whole of STORE; with --raster, also checks that it was made from that one.
@@ -132,7 +136,7 @@ def check(store: str, raster: str | None, model_name: str, *, repair: bool, as_j
     features = FeatureStore.open(store)
     with ProgressLine("checking tile") as progress:
         damaged = features.verify(progress)
-    model = load(model_name) if repair or raster else None
+    model = chosen.load() if repair or raster else None
     if model:
         scene = Scene.open(model, raster or store, store=store if raster else None)
         if repair:

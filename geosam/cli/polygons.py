@@ -9,11 +9,11 @@ import geopandas
 
 from geosam import verbs
 from geosam.cli.shared import (
+    ModelChoice,
     ProgressLine,
     bands_option,
     data_errors,
-    load,
-    model_option,
+    model_options,
     scales_option,
 )
 from geosam.errors import OutputError
@@ -70,7 +70,7 @@ simplify_option = click.option(
     type=click.Path(path_type=Path),
     help="Also draw the result over the image, as PNG.",
 )
-@model_option
+@model_options
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
 @scales_option
 @bands_option
@@ -88,7 +88,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
     output: Path | None,
     mode: Mode,
     picture: Path | None,
-    model_name: str,
+    chosen: ModelChoice,
     store: str | None,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
@@ -111,7 +111,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
     asked = _prompts(prompts, points, boxes, crs, layer)
     if output:
         check_path(output, mode=mode)
-    model = load(model_name)
+    model = chosen.load()
     with ProgressLine("segmenting") as progress:
         polygons = verbs.segment(
             model, source, asked, store=store, bands=bands, scales=scales, multimask=multimask,

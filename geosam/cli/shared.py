@@ -5,22 +5,19 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, get_args
 
 import click
 
 from geosam.errors import GeosamError
-from geosam.protocol import Model
+from geosam.protocol import Backend, Model, Precision
 from tiles import TilesError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-model_option = click.option(
-    "--model", "model_name", default="nano", show_default=True,
-    help="A model's name, or the path of a weights file. See `geosam models list`.",
-)  # fmt: skip
 bands_option = click.option(
     "--bands", callback=lambda _ctx, _param, text: _numbers(text, int), metavar="R,G,B",
     help="Bands to look at, from 1: three, or one as grey. Default: those called red, green and "
@@ -34,11 +31,57 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON t
 raster_argument = click.argument("raster", type=str)
 
 
-def load(name: str) -> Model:
-    """The model, with torch, which is imported only now."""
-    from geosam.model import load_model  # torch takes seconds
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model as the user names it, see `load_model`."""
 
-    return load_model(name)
+    name: str = "nano"
+    device: str = "auto"
+    precision: Precision = "fp32"
+    backend: Backend = "torch"
+
+    def load(self) -> Model:
+        """The model, with torch, which is imported only now."""
+        from geosam.model import load_model  # torch takes seconds
+
+        return load_model(
+            self.name, device=self.device, precision=self.precision, backend=self.backend
+        )
+
+
+def model_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Options that say which model computes, where and how; the command gets them as `chosen`."""
+
+    @click.option(
+        "--model",
+        default="nano",
+        show_default=True,
+        help="A model's name, or the path of a weights file. See `geosam models list`.",
+    )
+    @click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
+    )
+    @click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="fp32",
+        show_default=True,
+        help="bf16 is faster, where the hardware has it, and less exact.",
+    )
+    @click.option(
+        "--backend", type=click.Choice(get_args(Backend)), default="torch", show_default=True,
+        help="What runs the image encoder.",
+    )  # fmt: skip
+    @functools.wraps(function)
+    def wrapped(
+        *, model: str, device: str, precision: Precision, backend: Backend, **others: object
+    ) -> R:
+        return function(chosen=ModelChoice(model, device, precision, backend), **others)
+
+    return wrapped
 
 
 def data_errors(function: Callable[P, R]) -> Callable[P, R]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from geosam.cli.shared import ProgressLine, data_errors, json_option, load, report
+from geosam.cli.shared import ModelChoice, ProgressLine, data_errors, json_option, report
 from geosam.download import pull
 from geosam.registry import PUBLISHED, names, published, state
 
@@ -30,7 +30,7 @@ def list_models(*, as_json: bool) -> None:
 
     rows = []
     for name, path in MODELS.items():
-        model = load(name)
+        model = ModelChoice(name).load()
         size_mb, tile_px = round(path.stat().st_size / 1e6, 1), model.size
         rows.append(
             {

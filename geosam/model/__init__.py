@@ -4,18 +4,26 @@ from pathlib import Path
 
 from geosam.errors import ModelError, WeightsError
 from geosam.model.config import NANO
+from geosam.model.engine import Engine
 from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import CONFIGS, build_sam1, is_sam1
 from geosam.model.weights import fill, read_weights
+from geosam.protocol import Backend, Precision
 from geosam.registry import PUBLISHED
 
 NANO_MARK = "image_encoder.trunk.stem.weight"
 MODELS = {"nano": Path(__file__).with_name("nano.safetensors")}
 
 
-def load_model(name: str | Path = "nano") -> SamModel | Sam1Model:
+def load_model(
+    name: str | Path = "nano",
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    backend: Backend = "torch",
+) -> SamModel | Sam1Model:
     """Load a model by name, or from a file of weights. Never uses the network.
 
     Args:
@@ -23,11 +31,19 @@ def load_model(name: str | Path = "nano") -> SamModel | Sam1Model:
             `geosam models pull` has fetched them; or the path of a file, whose network is told by
             the names of its tensors: nano's (.safetensors); SAM ViT-B, ViT-L or ViT-H as Meta
             publishes them (.pth) or as transformers saves them (.safetensors).
+        device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+        precision: "fp32"; or "bf16", faster on hardware that has it and less exact. Its features
+            are told apart from those in fp32.
+        backend: what runs the image encoder.
 
     Raises:
-        ModelError: there is no model of that name and no file at that path, or it was not fetched.
+        ModelError: there is no model of that name and no file at that path, it was not fetched, or
+            device, precision or backend are not to be had here.
         WeightsError: the file does not hold the weights of such a network.
     """
+    engine = Engine.of(device, precision)
+    if backend != "torch":
+        raise ModelError(f"Backend {backend!r}: not to be had here (expected torch). Leave it out.")
     path, expected_id = _find(name)
     weights, digits = read_weights(path)
     model_id = f"{path.stem}-{digits}"
@@ -37,7 +53,7 @@ def load_model(name: str | Path = "nano") -> SamModel | Sam1Model:
             f"pull {name}` again."
         )
     if is_sam1(weights):
-        return Sam1Model(build_sam1(weights, path), model_id)
+        return Sam1Model(build_sam1(weights, path), model_id, engine)
     if NANO_MARK not in weights:
         raise WeightsError(
             f"{path}: tensors such as {min(weights, default='none at all')} (expected those of "
@@ -45,7 +61,7 @@ def load_model(name: str | Path = "nano") -> SamModel | Sam1Model:
         )
     network = Sam(NANO)
     fill(network, weights, path, "nano")
-    return SamModel(network, model_id)
+    return SamModel(network, model_id, engine)
 
 
 def _find(name: str | Path) -> tuple[Path, str | None]:

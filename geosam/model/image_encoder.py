@@ -118,7 +118,8 @@ class NanoEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Images (B, 3, S, S), grey levels 0..255 -> Features."""
-        x4, x8, x16, x32 = self.trunk((images - 127.5) / 127.5)
+        pixels = ((images - 127.5) / 127.5).to(self.trunk.stem.weight.dtype)
+        x4, x8, x16, x32 = self.trunk(pixels)
         top = F.interpolate(self.lateral32(x32), scale_factor=2.0, mode="nearest")
         embedding = self.smooth16(self.lateral16(x16) + top)  # (B, width, S/16, S/16)
         return Features(embedding, self.lateral8(x8), self.lateral4(x4))

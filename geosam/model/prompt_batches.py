@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geosam.model.engine import CPU
 from geosam.model.prompt_encoder import Prompts
 from geosam.protocol import Floats, TilePrompt
 
@@ -36,16 +37,16 @@ def batches(
             yield group[start : start + size]
 
 
-def stack(prompts: Sequence[TilePrompt]) -> Prompts:
-    """The prompts of a batch as tensors."""
+def stack(prompts: Sequence[TilePrompt], device: torch.device = CPU.device) -> Prompts:
+    """The prompts of a batch as tensors on a device."""
 
     def stacked(parts: list[Floats | None]) -> Tensor | None:
         arrays = [part for part in parts if part is not None]
-        return torch.from_numpy(np.stack(arrays)) if arrays else None
+        return torch.from_numpy(np.stack(arrays)).to(device) if arrays else None
 
     return Prompts(
-        torch.from_numpy(np.stack([prompt.points for prompt in prompts])),
-        torch.from_numpy(np.stack([prompt.labels for prompt in prompts])),
+        torch.from_numpy(np.stack([prompt.points for prompt in prompts])).to(device),
+        torch.from_numpy(np.stack([prompt.labels for prompt in prompts])).to(device),
         stacked([prompt.box for prompt in prompts]),
         stacked([prompt.mask for prompt in prompts]),
     )

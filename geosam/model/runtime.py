@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from geosam.model.engine import CPU, Engine
 from geosam.model.focus import Focus, gather
 from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam import Sam, pack, unpack
-from geosam.protocol import Features, Floats, Images, TilePrompt
+from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
 DECODE_CHUNK = 8  # prompts at a time: more would fall out of the CPU's cache
 UNSEEN = -20.0  # logit of what lies outside a prompt's focus
@@ -17,10 +18,14 @@ UNSEEN = -20.0  # logit of what lies outside a prompt's focus
 class SamModel:
     """A `Sam` network with its name; implements `geosam.protocol.Model`."""
 
-    def __init__(self, network: Sam, name: str) -> None:
-        self.network = network.eval().requires_grad_(requires_grad=False)
+    def __init__(self, network: Sam, name: str, engine: Engine = CPU) -> None:
+        self.network = network.eval().requires_grad_(requires_grad=False).to(engine.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub
-        self.id = name
+        self.network.image_encoder.to(engine.dtype)
+        self.engine = engine
+        self.id = name + engine.suffix
+        self.precision: Precision = engine.precision
+        self.device, self.batch = str(engine.device), engine.images
         config = network.config
         self.size = config.size
         self.logits_size = config.logits_size
@@ -29,8 +34,9 @@ class SamModel:
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
         """Images (B, 3, S, S) -> features (B, packed_channels, S/16, S/16)."""
-        tensor = torch.from_numpy(images).float().to(memory_format=torch.channels_last)
-        packed: Features = pack(self.network.encode(tensor)).half().contiguous().numpy()
+        pixels = torch.from_numpy(images).to(self.engine.device).float()
+        features = self.network.encode(pixels.to(memory_format=torch.channels_last))
+        packed: Features = pack(features).half().contiguous().cpu().numpy()
         return packed
 
     @torch.inference_mode()
@@ -38,7 +44,9 @@ class SamModel:
         self, features: Features, prompts: Sequence[TilePrompt], *, multimask: bool
     ) -> tuple[Floats, Floats]:
         """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M)."""
-        own = unpack(torch.from_numpy(features)[None].float(), self.network.config)
+        device = self.engine.device
+        embedding = torch.from_numpy(features)[None].to(device).float()
+        own = unpack(embedding, self.network.config)
         masks, side = 3 if multimask else 1, self.logits_size
         logits = np.full((len(prompts), masks, side, side), UNSEEN, np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
@@ -50,13 +58,14 @@ class SamModel:
                 foci = [looks[i] for i in chosen]
                 result = self.network.decode(
                     gather(foci, own),
-                    stack([looks[i].shift(prompts[i]) for i in chosen]),
+                    stack([looks[i].shift(prompts[i]) for i in chosen], device),
                     multimask=multimask,
-                    origin=torch.tensor([[focus.x, focus.y] for focus in foci]).float(),
+                    origin=torch.tensor([[focus.x, focus.y] for focus in foci]).float().to(device),
                 )
-                for i, new_logits, new_scores in zip(chosen, *result, strict=True):
+                found = (part.cpu().numpy() for part in result)
+                for i, new_logits, new_scores in zip(chosen, *found, strict=True):
                     logits[i, :, *looks[i].cells], scores[i] = new_logits, new_scores
-                    if looks[i].is_left_by(new_logits[new_scores.argmax()].numpy()):
+                    if looks[i].is_left_by(new_logits[new_scores.argmax()]):
                         left.append(i)
                         looks[i] = Focus.whole(self.size)
             waiting = left

@@ -38,7 +38,8 @@ class Sam1(nn.Module):
         mean, std = (
             torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD)
         )  # (3, 1, 1)
-        embedding: Tensor = self.image_encoder((images - mean) / std)
+        pixels = ((images - mean) / std).to(self.image_encoder.patch_embed.weight.dtype)
+        embedding: Tensor = self.image_encoder(pixels)
         return embedding
 
     def prepare(self, embedding: Tensor) -> OneImage:

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geosam.model.engine import CPU, Engine
 from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam1 import MEAN, Sam1
-from geosam.protocol import FILL, Features, Floats, Images, TilePrompt
+from geosam.protocol import FILL, Features, Floats, Images, Precision, TilePrompt
 
 DECODE_CHUNK = 1  # prompts at a time: the cells of a second one would fall out of a CPU's cache
 UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
@@ -23,9 +24,14 @@ class Sam1Model:
     kept in half precision.
     """
 
-    def __init__(self, network: Sam1, name: str) -> None:
+    def __init__(self, network: Sam1, name: str, engine: Engine = CPU) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False)
-        self.id = name
+        self.network.image_encoder.to(engine.dtype)
+        self.network.to(engine.device)
+        self.engine = engine
+        self.id = name + engine.suffix
+        self.precision: Precision = engine.precision
+        self.device, self.batch = str(engine.device), engine.images
         config = network.config
         self.size = config.size
         self.logits_size = config.logits_size
@@ -36,7 +42,8 @@ class Sam1Model:
         """Images (B, 3, S, S) -> features (B, C, S/16, S/16), one image at a time."""
         features = np.empty((len(images), *self.feature_shape), np.float16)
         for own, image in zip(features, images, strict=True):
-            own[:] = self.network.encode(_pixels(image))[0].half().numpy()
+            pixels = _pixels(torch.from_numpy(image).to(self.engine.device))
+            own[:] = self.network.encode(pixels)[0].half().cpu().numpy()
         return features
 
     @torch.inference_mode()
@@ -60,27 +67,28 @@ class Sam1Model:
         network, masks, side = self.network, 3 if multimask else 1, self.logits_size
         logits = np.full((len(prompts), masks, side, side), UNDRAWN, np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
-        embedding = torch.from_numpy(features)[None].float()  # (1, C, S/16, S/16)
+        device = self.engine.device
+        embedding = torch.from_numpy(features)[None].to(device).float()  # (1, C, S/16, S/16)
         image = network.prepare(embedding)
         decoder = network.mask_decoder
         for chosen in batches(prompts, range(len(prompts)), DECODE_CHUNK):
-            looked = network.look(embedding, image, stack([prompts[i] for i in chosen]))
-            scores[chosen] = decoder.scores(looked.tokens, multimask=multimask)
+            looked = network.look(embedding, image, stack([prompts[i] for i in chosen], device))
+            scores[chosen] = decoder.scores(looked.tokens, multimask=multimask).cpu()
             drawn = (
                 np.ones(len(chosen), bool)
                 if min_score is None
                 else scores[chosen].max(1) >= min_score
             )
             if drawn.any():
-                kept = torch.from_numpy(drawn)
+                kept = torch.from_numpy(drawn).to(device)
                 logits[np.array(chosen)[drawn]] = decoder.logits(
                     looked.tokens[kept], looked.cells[kept], multimask=multimask
-                )
+                ).cpu()
         return logits, scores.clip(0, 1)
 
 
-def _pixels(image: Images) -> Tensor:
+def _pixels(image: Tensor) -> Tensor:
     """An image (3, S, S) as numbers (1, 3, S, S), with `FILL` as the exact mean."""
-    pixels = torch.from_numpy(image).float()
-    empty = (pixels == torch.tensor(FILL)[:, None, None]).all(0)  # (S, S)
-    return torch.where(empty, torch.tensor(MEAN)[:, None, None], pixels)[None]
+    fill, mean = (torch.tensor(v, device=image.device)[:, None, None] for v in (FILL, MEAN))
+    empty = (image == fill).all(0)  # (S, S)
+    return torch.where(empty, mean, image.float())[None]

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from geosam.cli import main
-from tests.fakes import discs, write_raster
+from geosam.verbs import encode
+from tests.fakes import FloodModel, discs, write_raster
 from tiles import FeatureStore
 
 
@@ -70,6 +71,22 @@ def test_info_says_what_a_raster_is(ortho):
     assert about["tiles_by_scale"] == {"1": 1}
     assert about["encode_s"] > 0
     assert "size px" in run("info", ortho).stdout
+
+
+def test_every_verb_with_a_model_says_where_it_computes_and_how(ortho, tmp_path):
+    about = json.loads(run("info", ortho, "--json").stdout)
+    assert (about["device"], about["precision"]) == ("cpu", "fp32")
+    for words in (
+        ("info", ortho), ("encode", ortho), ("segment", ortho, *CLICK),
+        ("check", encode(FloodModel(), ortho, tmp_path / "f.zarr").path, "--raster", ortho),
+    ):  # fmt: skip
+        for more, found in (
+            (("--device", "tpu"), "Device 'tpu': not known (expected auto, cpu, cuda or cuda:N)"),
+            (("--device", "cuda:99"), "Device 'cuda:99': not there"),
+            (("--device", "cpu", "--backend", "openvino"), "Backend 'openvino'"),
+        ):
+            assert found in run(*words, *more, code=1).stderr
+        run(*words, "--precision", "fp8", code=2)
 
 
 def test_encode_then_segment_the_store(ortho, tmp_path):

@@ -4,12 +4,13 @@ import threading
 
 import pytest
 
-from geosam.encoding import BATCH, READ_AHEAD
+from geosam.encoding import READ_AHEAD
 from geosam.verbs import encode
 from tests.fakes import FloodModel, discs, write_raster
 from tiles import FeatureStore, Raster
 
 WAIT_S = 20
+BATCH = FloodModel().batch
 
 
 @pytest.fixture
@@ -68,4 +69,4 @@ def test_reading_never_runs_far_ahead(path, monkeypatch):
     store = encode(FloodModel(), path, scales=[4])
     monkeypatch.setattr(Raster, "read", reading)
     encode(Counting(), path, store.path, scales=[1])
-    assert BATCH < most <= READ_AHEAD + 2 * BATCH
+    assert BATCH < most <= (READ_AHEAD + 2) * BATCH

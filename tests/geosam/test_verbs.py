@@ -1,5 +1,6 @@
 """The whole pipeline with a model whose masks are known exactly."""
 
+import json
 import zipfile
 
 import geopandas
@@ -278,11 +279,29 @@ def test_a_store_of_something_else_is_refused_naming_both(tmp_path):
         encode(FloodModel(name="flood-1"), one, store)
     with pytest.raises(StoreMismatch, match=r"flood-0.*flood-1"):
         segment(FloodModel(name="flood-1"), store, clicks(one, [(60, 60)]))
+    with pytest.raises(StoreMismatch, match=r"precision fp32 \(expected bf16.*Load.* in fp32"):
+        encode(FloodModel(precision="bf16"), one, store)
+    with pytest.raises(StoreMismatch, match=r"precision fp32 \(expected bf16"):
+        segment(FloodModel(precision="bf16"), store, clicks(one, [(60, 60)]))
     with pytest.raises(StoreMismatch, match="grids"):
         encode(FloodModel(size=64), one, store)
     encode(FloodModel(), three, tmp_path / "g.zarr", bands=[3, 2, 1])
     with pytest.raises(StoreMismatch, match=r"\[3, 2, 1\].*\[1, 2, 3\]"):
         encode(FloodModel(), three, tmp_path / "g.zarr")
+
+
+def test_a_store_that_names_no_precision_is_in_single(tmp_path):
+    path = write_raster(tmp_path / "a.tif", discs((200, 200), (60, 60, 20)))
+    store = encode(FloodModel(), path, tmp_path / "f.zarr")
+    about = tmp_path / "f.zarr" / "zarr.json"
+    attributes = json.loads(about.read_text())
+    del attributes["attributes"]["meta"]["precision"]
+    about.write_text(json.dumps(attributes))
+    model = FloodModel()
+    assert encode(model, path, store.path).meta.get("precision") is None
+    assert model.encoded == 0
+    with pytest.raises(StoreMismatch, match=r"precision fp32 \(expected bf16"):
+        encode(FloodModel(precision="bf16"), path, store.path)
 
 
 def test_wrong_wishes_are_refused(tmp_path):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from geosam.model import sam1_runtime, sam1_weights
 from geosam.model.config import VIT_B, VIT_H, VIT_L
+from geosam.model.engine import Engine
 from geosam.model.one_image import OneImage, attend
 from geosam.model.sam1 import MEAN, STD, Sam1
 from geosam.model.sam1_decoder import Upscale
@@ -42,7 +43,7 @@ def test_published_sizes(config, millions):
         network = Sam1(config)
     count = sum(p.numel() for p in network.parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.1)
-    model = Sam1Model(network, "x")
+    model = Sam1Model(network, "x", Engine(torch.device("meta"), torch.float32))
     assert (model.size, model.logits_size, model.feature_shape) == (1024, 256, (256, 64, 64))
 
 
