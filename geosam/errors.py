@@ -9,6 +9,7 @@
     ├── ModelError         (ValueError)       a model that cannot do what is asked of it
     ├── DownloadError      (OSError)          weights that could not be fetched
     ├── MaskError          (ValueError)       masks that cannot become polygons
+    ├── ProtocolError      (ValueError)       a request that the server does not understand
     └── OutputError        (ValueError)       a result that a file cannot hold
         └── OutputExists   (FileExistsError)  a file that would be overwritten
 
@@ -50,3 +51,7 @@ class OutputError(GeosamError, ValueError):
 
 class OutputExists(OutputError, FileExistsError):
     """A file that already exists and was not to be overwritten."""
+
+
+class ProtocolError(GeosamError, ValueError):
+    """A request to the server that it does not understand."""

@@ -41,12 +41,23 @@ class Scene:
     """
 
     def __init__(
-        self, model: Model, store: FeatureStore, recipe: Recipe, raster: Raster | None
+        self,
+        model: Model,
+        store: FeatureStore,
+        recipe: Recipe,
+        raster: Raster | None,
+        *,
+        encodes: bool = True,
     ) -> None:
         self.model = model
         self.store = store
         self.recipe = recipe
         self._raster = raster
+        self._encodes = encodes
+
+    def as_stored(self) -> "Scene":
+        """This scene, whose missing tiles are not encoded when they are needed."""
+        return Scene(self.model, self.store, self.recipe, self._raster, encodes=False)
 
     @classmethod
     def open(
@@ -115,10 +126,15 @@ class Scene:
         """Encode those of the tiles that the store lacks.
 
         Raises:
-            StoreIncomplete: tiles are missing and the raster is gone.
+            StoreIncomplete: tiles are missing, and the raster is gone or they shall stay so.
             RasterError: the raster cannot be read, or has changed since the store was made.
         """
         missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
+        if missing and not self._encodes:
+            raise StoreIncomplete(
+                f"{self.store.path}: {missing[0]} was never encoded (expected it, for an answer "
+                "without encoding). Encode it first."
+            )
         if missing:
             encode_tiles(
                 self.model, self._readable(missing[0]), self.store, self.recipe.stretch, missing,

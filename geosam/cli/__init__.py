@@ -9,6 +9,7 @@ from geosam import __version__
 from geosam.cli.demo import demo
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
+from geosam.cli.serve import serve
 from geosam.cli.weights import models
 
 
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (demo, info, encode, segment, vectorize, check, models):
+for command in (demo, info, encode, segment, vectorize, check, models, serve):
     main.add_command(command)

@@ -1,0 +1,59 @@
+"""Which tiles of a scene an area touches, and in what order to encode them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from pyproj import CRS
+from shapely.geometry.base import BaseGeometry
+
+from geosam.scene import Scene
+from tiles import Frame, Tile
+
+OUTLINE_STEPS = 64  # pieces that an area's longer side is cut into before reprojection
+
+
+def tiles_in(
+    scene: Scene, scales: Sequence[float], area: BaseGeometry | None, crs: CRS | None
+) -> list[Tile]:
+    """The tiles whose cores an area touches; all if there is none.
+
+    Args:
+        scene: whose tiles.
+        scales: of these grids.
+        area: polygons in world coordinates.
+        crs: of the area; None: the raster's.
+
+    Raises:
+        ProjectionError: the area has no place in the raster's CRS.
+    """
+    tiles = [tile for scale in scales for tile in scene.store.grid(scale)]
+    if area is None:
+        return tiles
+    shape = to_pixels(area, crs, scene.frame)
+    cores = shapely.box(*np.array([edges(tile) for tile in tiles], np.float64).T)
+    shapely.prepare(shape)
+    touched = np.flatnonzero(shapely.intersects(shape, cores))
+    return [tiles[i] for i in touched]
+
+
+def outward(tiles: Sequence[Tile], view: tuple[float, float]) -> list[Tile]:
+    """Tiles by their distance from where the user looks, in raster px; finer ones last."""
+    centres = np.array([edges(tile) for tile in tiles], np.float64).reshape(-1, 2, 2).mean(1)
+    distance = np.abs(centres - view).max(1) if len(tiles) else np.empty(0)
+    ranks = np.argsort(distance, kind="stable")
+    return [tiles[i] for i in ranks]
+
+
+def edges(tile: Tile) -> tuple[int, int, int, int]:
+    """(xmin, ymin, xmax, ymax) of a tile's core, raster px."""
+    core = tile.core
+    return core.col, core.row, core.right, core.bottom
+
+
+def to_pixels(area: BaseGeometry, crs: CRS | None, frame: Frame) -> BaseGeometry:
+    """An area in the raster's pixels; its sides are followed through the projection."""
+    xmin, ymin, xmax, ymax = area.bounds
+    step = max(xmax - xmin, ymax - ymin) / OUTLINE_STEPS
+    dense = shapely.segmentize(area, step) if step > 0 else area
+    return shapely.make_valid(shapely.transform(dense, lambda xy: frame.to_pixel(xy, crs)))

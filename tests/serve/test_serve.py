@@ -1,0 +1,313 @@
+"""The protocol as a client sees it, with a model whose masks are known exactly."""
+
+import json
+import os
+import queue
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from pyproj import Transformer
+from shapely.geometry import shape
+
+from geosam.prompts import PromptSet
+from geosam.serve.server import serve
+from geosam.verbs import segment
+from tests.fakes import FloodModel, discs, write_raster
+
+CRS = "EPSG:32633"
+DISC = {"id": "a", "points": [[500_112.5, 4_999_896.5]]}  # row 103, col 112
+
+
+class SlowModel(FloodModel):
+    """Waits, at its next encode, until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def encode(self, images):
+        self.begun.set()
+        self.go.wait(10)
+        return super().encode(images)
+
+
+class Client:
+    """The other end of a server's streams."""
+
+    def __init__(self, requests, answers):
+        self._requests = requests
+        self._lines = queue.Queue()
+        self.events = []
+        self._ids = iter(range(1, 10_000))
+        self._kept = {}
+        self.reader = threading.Thread(
+            target=lambda: [self._lines.put(json.loads(line)) for line in answers]
+        )
+        self.reader.start()
+
+    def raw(self, line):
+        self._requests.write(line)
+        self._requests.flush()
+
+    def send(self, op, **given):
+        number = next(self._ids)
+        self.raw(json.dumps({"id": number, "op": op, **given}).encode() + b"\n")
+        return number
+
+    def answer(self, number):
+        while number not in self._kept:
+            message = self._lines.get(timeout=20)
+            if "event" in message:
+                self.events.append(message)
+            else:
+                assert message["id"] not in self._kept or message["id"] is None
+                self._kept[message["id"]] = message
+        return self._kept[number]
+
+    def ask(self, op, **given):
+        message = self.answer(self.send(op, **given))
+        assert "ok" in message, message
+        return message["ok"]
+
+    def refused(self, op, **given):
+        error = self.answer(self.send(op, **given))["error"]
+        return error["type"], error["message"]
+
+
+@contextmanager
+def served(model):
+    (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+    streams = [
+        os.fdopen(end, mode)
+        for end, mode in ((their_in, "rb"), (our_out, "wb"), (our_in, "rb"), (their_out, "wb"))
+    ]
+    rested = []
+    server = threading.Thread(
+        target=lambda: rested.append(serve(streams[0], streams[3], lambda _name, **_engine: model))
+    )
+    server.start()
+    client = Client(streams[1], streams[2])
+    try:
+        yield client
+    finally:
+        streams[1].close()
+        server.join(10)
+        streams[3].close()
+        client.reader.join(10)
+        streams[0].close()
+        streams[2].close()
+    assert rested == [True]
+
+
+@pytest.fixture
+def raster(tmp_path):
+    return str(
+        write_raster(
+            tmp_path / "ortho.tif",
+            np.stack([discs((400, 420), (103, 112, 15), (300, 300, 40))] * 3),
+        )
+    )
+
+
+@pytest.fixture
+def model():
+    return FloodModel()
+
+
+@pytest.fixture
+def client(model):
+    with served(model) as made:
+        yield made
+
+
+def test_hello_agrees_on_the_protocol_and_refuses_another(client):
+    assert client.ask("hello", protocol=1)["protocol"] == 1
+    kind, message = client.refused("hello", protocol=2)
+    assert kind == "ProtocolError" and "expected 1" in message
+
+
+def test_a_click_gives_what_the_verb_gives(client, model, raster):
+    scene = client.ask("open", raster=raster)["scene"]
+    (polygon,) = client.ask("segment", scene=scene, prompts=[DISC])["polygons"]
+    alone = segment(model, raster, PromptSet.of(points=DISC["points"], ids=["a"]))
+    assert shape(polygon["geometry"]).equals(alone.geometry[0])
+    assert {name: polygon[name] for name in ("id", "status", "score", "area_m2", "scale")} == {
+        name: alone[name][0] for name in ("id", "status", "score", "area_m2", "scale")
+    }
+
+
+def test_prompts_are_answered_in_order_each_with_a_status(client, raster):
+    scene = client.ask("open", raster=raster)["scene"]
+    off = {"id": "off", "points": [[0, 0]]}
+    box = {"id": "box", "box": [500_255, 4_999_655, 500_345, 4_999_745]}
+    rows = client.ask("segment", scene=scene, prompts=[off, box, DISC])["polygons"]
+    assert [(row["id"], row["status"]) for row in rows] == [
+        ("off", "outside"), ("box", "ok"), ("a", "ok"),
+    ]  # fmt: skip
+    assert rows[0]["geometry"] is None and rows[0]["score"] is None
+
+
+def test_prompts_in_another_crs(client, raster):
+    scene = client.ask("open", raster=raster)["scene"]
+    (near,) = client.ask("segment", scene=scene, prompts=[DISC])["polygons"]
+    to_degrees = Transformer.from_crs(CRS, 4326, always_xy=True)
+    lonlat = {"id": "a", "points": [to_degrees.transform(*DISC["points"][0])]}
+    (far,) = client.ask("segment", scene=scene, prompts=[lonlat], crs="EPSG:4326")["polygons"]
+    assert far["geometry"] == near["geometry"]
+
+
+def test_kept_masks_are_drawn_anew_without_decoding(client, model, raster, monkeypatch):
+    scene = client.ask("open", raster=raster)["scene"]
+    (first,) = client.ask("segment", scene=scene, prompts=[DISC], simplify_m=0)["polygons"]
+    monkeypatch.setattr(model, "decode", None)
+    (same,) = client.ask("vectorize", masks=[first["mask"]], simplify_m=0)["polygons"]
+    assert same == first
+    (rough,) = client.ask("vectorize", masks=[first["mask"]], simplify_m=5)["polygons"]
+    assert len(rough["geometry"]["coordinates"][0]) < len(first["geometry"]["coordinates"][0])
+    (none,) = client.ask("vectorize", masks=[first["mask"]], min_area_m2=1e6)["polygons"]
+    assert none["geometry"] is None
+    kind, message = client.refused("vectorize", masks=["mask999"])
+    assert kind == "ProtocolError" and "mask999" in message
+
+
+def test_a_preview_is_what_a_click_gives_and_encodes_only_if_told(client, model, raster):
+    scene = client.ask("open", raster=raster)["scene"]
+    assert client.ask("preview", scene=scene, prompt=DISC) == {"polygons": [], "encoded": False}
+    assert model.encoded == 0
+    shown = client.ask("preview", scene=scene, prompt=DISC, encode=True)
+    assert shown["encoded"] and model.encoded > 0
+    (polygon,) = client.ask("segment", scene=scene, prompts=[DISC])["polygons"]
+    assert shown["polygons"][0]["geometry"] == polygon["geometry"]
+    assert client.ask("preview", scene=scene, prompt=DISC)["encoded"]
+
+
+def test_of_waiting_previews_only_the_newest_is_answered(raster):
+    model = SlowModel()
+    with served(model) as client:
+        scene = client.ask("open", raster=raster)["scene"]
+        first = client.send("preview", scene=scene, prompt=DISC, encode=True)
+        assert model.begun.wait(10)
+        waiting = [client.send("preview", scene=scene, prompt=DISC) for _ in range(3)]
+        assert client.ask("cancel", request=999) == {"cancelled": False}  # they have all arrived
+        model.go.set()
+        assert client.answer(first)["ok"]["encoded"]
+        assert client.answer(waiting[2])["ok"]["encoded"]
+        for number in waiting[:2]:
+            assert client.answer(number)["error"] == {"type": "Cancelled", "message": "superseded"}
+
+
+def test_plan_encode_and_tiles_agree(client, model, raster):
+    opened = client.ask("open", raster=raster)
+    scene = opened["scene"]
+    assert all(grid["done"] == 0 for grid in opened["grids"])
+    plan = client.ask("plan", scene=scene)
+    model.encoded = 0
+    done = client.ask("encode", scene=scene)
+    assert plan["tiles"] == plan["missing"] == done["encoded"] == model.encoded
+    assert client.events[-1]["event"] == "progress"
+    assert client.events[-1]["done"] == client.events[-1]["total"] == plan["tiles"]
+    assert client.ask("plan", scene=scene)["missing"] == 0
+    assert client.ask("encode", scene=scene)["encoded"] == 0
+    tiles = client.ask("tiles", scene=scene, scale=1)["tiles"]
+    grid = next(grid for grid in done["grids"] if grid["scale"] == 1)
+    assert len(tiles) == grid["tiles"] == grid["done"]
+    assert (
+        sum(shape({"type": "Polygon", "coordinates": [t["ring"]]}).area for t in tiles) == 400 * 420
+    )
+
+
+def test_an_area_is_encoded_from_the_view_outward(client, model, raster):
+    scene = client.ask("open", raster=raster)["scene"]
+    left = {"type": "Polygon", "coordinates": [[
+        [500_000, 4_999_600], [500_100, 4_999_600], [500_100, 5_000_000], [500_000, 5_000_000],
+        [500_000, 4_999_600],
+    ]]}  # fmt: skip
+    whole = client.ask("plan", scene=scene, scales=[1])
+    part = client.ask("plan", scene=scene, area=left, scales=[1])
+    assert 0 < part["tiles"] < whole["tiles"]
+    client.ask("encode", scene=scene, area=left, crs=CRS, scales=[1], view=[500_000, 4_999_610])
+    tiles = client.ask("tiles", scene=scene)["tiles"]
+    assert len(tiles) == part["tiles"]
+    assert all(min(x for x, _ in tile["ring"]) < 500_100 for tile in tiles)
+
+
+def test_a_click_is_answered_while_a_scene_is_encoded_and_encoding_can_be_cancelled(raster):
+    model = SlowModel()
+    with served(model) as client:
+        scene = client.ask("open", raster=raster)["scene"]
+        encoding = client.send("encode", scene=scene)
+        assert model.begun.wait(10)
+        assert client.ask("tiles", scene=scene)["tiles"] == []  # the other lane
+        assert client.ask("cancel", request=encoding) == {"cancelled": True}
+        model.go.set()
+        assert client.answer(encoding)["error"] == {"type": "Cancelled", "message": "cancelled"}
+        some = sum(grid["done"] for grid in client.ask("open", raster=raster)["grids"])
+        rest = client.ask("encode", scene=scene)["encoded"]
+        assert some + rest == client.ask("plan", scene=scene)["tiles"]
+
+
+def test_self_test_reports_on_the_model(client):
+    facts = client.ask("self_test")
+    assert facts["model"] == "flood-0" and facts["encode_ms"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"op": "fly"}, "expected one of cancel, close, encode"),
+        ({"op": "open"}, "no parameter 'raster'"),
+        ({"op": "open", "raster": 5}, "raster is 5 (expected str)"),
+        ({"op": "open", "raster": "a.tif", "bandz": [1]}, "'bandz'"),
+        ({"op": "open", "raster": "a.tif", "bands": [1, "2"]}, "bands is [1, '2']"),
+        ({"op": "segment", "scene": "scene9", "prompts": []}, "Scene 'scene9': not open"),
+        ({"op": "tiles", "scene": "s", "scale": True}, "scale is True (expected float)"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused_by_name(client, given, words):
+    kind, message = client.refused(given.pop("op"), **given)
+    assert kind == "ProtocolError" and words in message
+
+
+def test_errors_of_the_data_have_their_names_and_the_server_goes_on(client, raster, tmp_path):
+    assert client.refused("open", raster=str(tmp_path / "none.tif"))[0] == "RasterError"
+    scene = client.ask("open", raster=raster)["scene"]
+    for prompt, kind in (
+        ({"id": "a"}, "PromptError"),
+        ({"id": "a", "points": [[1, 2, 3]]}, "ProtocolError"),
+        ({"id": "a", "point": [1, 2]}, "ProtocolError"),
+        ({"id": "a", "mask": {"type": "Polygon"}}, "ProtocolError"),
+        ({"id": "a", "mask": {"type": "Point", "coordinates": [1, 2]}}, "PromptError"),
+    ):
+        assert client.refused("segment", scene=scene, prompts=[prompt])[0] == kind
+    assert (
+        client.refused("segment", scene=scene, prompts=[DISC], crs="EPSG:0")[0] == "ProtocolError"
+    )
+    assert client.ask("segment", scene=scene, prompts=[DISC])["polygons"]
+    client.ask("close", scene=scene)
+    assert client.refused("plan", scene=scene)[0] == "ProtocolError"
+
+
+def test_a_fault_of_our_own_is_told_and_survived(client, model, raster, monkeypatch, caplog):
+    scene = client.ask("open", raster=raster)["scene"]
+    client.ask("encode", scene=scene)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "decode", None)
+        assert client.refused("segment", scene=scene, prompts=[DISC])[0] == "InternalError"
+    assert "TypeError" in caplog.text
+    assert client.ask("segment", scene=scene, prompts=[DISC])["polygons"]
+
+
+def test_lines_that_are_no_requests_are_answered_and_survived(client):
+    for line in (
+        b"{\n",
+        b"[1]\n",
+        b'{"op": "hello"}\n',
+        b'{"id": 1.5, "op": "hello"}\n',
+        b"\xff\n",
+    ):
+        client.raw(line)
+    client.raw(b"\n")
+    client.ask("hello", protocol=1)
+    assert client.answer(None)["error"]["type"] == "ProtocolError"
