@@ -6,15 +6,15 @@ import sys
 
 import click
 
-from geosam.cli.shared import load
+from geosam.cli.shared import ModelChoice
 
 
 @click.command()
 @click.option("--stdio", is_flag=True, required=True, help="Talk over stdin and stdout.")
 def serve(*, stdio: bool) -> None:  # the only way so far
-    """Answer requests of another program, such as QGIS, until stdin ends.
+    """Answer the requests of another program, such as QGIS.
 
-    One JSON object a line, as docs/protocol.md says; logs go to stderr.
+    One JSON object a line, as docs/protocol.md says, until stdin ends; logs go to stderr.
 
     \b
     Examples:
@@ -25,5 +25,5 @@ def serve(*, stdio: bool) -> None:  # the only way so far
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     from geosam.serve.server import serve as answer  # the answers' stream is safe by now
 
-    answer(sys.stdin.buffer, answers, load)
+    answer(sys.stdin.buffer, answers, lambda *choice: ModelChoice(*choice).load())
     os._exit(0)  # a thread that is still busy must not keep the process, or end it badly

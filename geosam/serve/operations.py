@@ -97,7 +97,7 @@ class Operations:
         backend: str = "torch",
     ) -> Answer:  # fmt: skip
         """Load a model and let it outline a bright square."""
-        loaded = self._model(model, device, precision, backend)
+        loaded = self._session.model(model, device, precision, backend)
         task.check()
         size = loaded.size
         image = np.random.default_rng(0).normal(80, 6, (1, 3, size, size))
@@ -118,7 +118,8 @@ class Operations:
         truth[low // cell : high // cell, low // cell : high // cell] = True
         return {
             "model": loaded.id,
-            "device": str(getattr(loaded, "device", "cpu")),
+            "device": loaded.device,
+            "precision": loaded.precision,
             "iou": round(float((found & truth).sum() / (found | truth).sum()), 3),
             "score": round(float(scores[0, 0]), 3),
             "encode_ms": round((encoded - began) * 1e3, 1),
@@ -131,7 +132,7 @@ class Operations:
         bands: list[int] | None = None,
     ) -> Answer:  # fmt: skip
         """Open a raster with its features; they are made as they are needed."""
-        loaded = self._model(model, device, precision, backend)
+        loaded = self._session.model(model, device, precision, backend)
         task.check()
         handle, opened = self._session.open(loaded, raster, store, bands)
         frame = opened.scene.frame
@@ -142,6 +143,7 @@ class Operations:
             "bounds": list(frame.bounds),
             "pixel_m": list(frame.pixel_size_m),
             "model": loaded.id,
+            "device": loaded.device,
             "store": opened.scene.store.path,
             "grids": tile_counts(opened.scene.store),
         }
@@ -248,9 +250,6 @@ class Operations:
         for row, handle in zip(rows, handles, strict=False):  # a preview keeps none
             row["mask"] = handle
         return {"polygons": rows}
-
-    def _model(self, name: str, device: str, precision: str, backend: str) -> Model:
-        return self._session.model(name, device, precision, backend)
 
     def _seconds_an_image(self, model: Model) -> float:
         """What one image takes to encode, measured once a model, when it is warm."""

@@ -24,7 +24,7 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, load: Loader) -> bool:
     Args:
         incoming: requests, one JSON object a line.
         outgoing: answers and events, one JSON object a line.
-        load: gives a model, as `geosam.load_model` does.
+        load: gives the model of a name, a device, a precision and a backend, see `load_model`.
 
     Returns:
         Whether all work had come to rest; else a thread is still busy.

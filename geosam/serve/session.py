@@ -14,7 +14,7 @@ from tiles import FeatureStore
 
 KEPT_MASKS = 500  # of the last ones, about 65 kB each for nano
 
-Loader = Callable[..., Model]
+Loader = Callable[..., Model]  # of a name, a device, a precision and a backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,12 @@ class Session:
         self._loading = threading.Lock()
         self._lock = threading.Lock()
 
-    def model(self, name: str, device: str, precision: str, backend: str) -> Model:
-        """A model, loaded at its first use."""
-        key = (name, device, precision, backend)
+    def model(self, *choice: str) -> Model:
+        """A model by what `load` takes, loaded at its first use."""
         with self._loading:
-            if key not in self._models:
-                self._models[key] = self._load(
-                    name, device=device, precision=precision, backend=backend
-                )
-            return self._models[key]
+            if choice not in self._models:
+                self._models[choice] = self._load(*choice)
+            return self._models[choice]
 
     def open(
         self, model: Model, raster: str, store: str | None, bands: list[int] | None

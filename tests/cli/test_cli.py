@@ -38,7 +38,14 @@ CLICK = ("--point", 500_120, 4_999_900)
 def test_every_command_has_a_help_text_with_examples():
     for words in (
         *(["demo"], ["info"], ["encode"], ["segment"]),
-        *(["vectorize"], ["check"], ["models", "list"], ["models", "pull"], ["models", "verify"]),
+        *(
+            ["vectorize"],
+            ["check"],
+            ["models", "list"],
+            ["models", "pull"],
+            ["models", "verify"],
+            ["serve"],
+        ),
     ):
         text = run(*words, "--help").output
         assert "\n  Examples:\n" in text

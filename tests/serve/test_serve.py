@@ -85,7 +85,7 @@ def served(model):
     ]
     rested = []
     server = threading.Thread(
-        target=lambda: rested.append(serve(streams[0], streams[3], lambda _name, **_engine: model))
+        target=lambda: rested.append(serve(streams[0], streams[3], lambda *_choice: model))
     )
     server.start()
     client = Client(streams[1], streams[2])
