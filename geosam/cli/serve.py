@@ -18,7 +18,7 @@ def serve(*, stdio: bool) -> None:  # the only way so far
 
     \b
     Examples:
-      echo '{"id": 1, "op": "hello", "protocol": 1}' | geosam serve --stdio
+      geosam serve --stdio < requests.jsonl
     """
     answers = os.fdopen(os.dup(1), "wb", 0)
     os.dup2(2, 1)  # what libraries print must not come between the answers
