@@ -1,9 +1,10 @@
 """The models whose weights can be fetched, and where they are kept. Nothing here uses the network.
 
-Sources: URLs and licence as in Meta's README of segment-anything. Meta publishes no sha256: sizes
-and hashes are those on which independent projects agree that fetch these files; the hashes stand in
-micro_sam (computational-cell-analytics/micro-sam, util.py) and in SlicerSegmentWithSAM
-(mazurowski-lab). The six digits in the files' names begin their MD5.
+Sources: URLs and licences as in the READMEs of segment-anything and MobileSAM. No sha256 is
+published there: sizes and hashes are those on which independent projects agree that fetch these
+files. Those of SAM stand in micro_sam (computational-cell-analytics/micro-sam, util.py) and in
+SlicerSegmentWithSAM (mazurowski-lab); the six digits in its files' names begin their MD5. Those of
+MobileSAM stand in QPane (Artificial Sweetener) and, with the size, in libreyolo (LibreYOLO).
 """
 
 import hashlib
@@ -72,6 +73,12 @@ PUBLISHED = {
         WeightsFile(
             "sam-vit-h", _META + "sam_vit_h_4b8939.pth", 2_564_550_879,
             "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", "Apache-2.0", 1024,
+        ),
+        WeightsFile(
+            "mobile-sam",
+            "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+            40_728_226, "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+            "Apache-2.0", 1024,
         ),
     )
 }  # fmt: skip

@@ -3,8 +3,8 @@
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import torch
 from geosam.model.config import Sam1Config
 from geosam.model.sam1 import MEAN, STD
 from geosam.protocol import TilePrompt
-from tests.seeded import TINY, seeded
+from tests.seeded import TINY, TINY_MOBILE, seeded
 
 POINTS = np.array([[[30.0, 200], [17.5, 40]], [[128, 128], [250, 3]]], np.float32)
 BOXES = np.array([[20.0, 30, 120, 200], [0, 0, 255, 255]], np.float32)
@@ -81,9 +81,10 @@ class Meta:
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:
-        return self.network.image_encoder(
-            self.network.preprocess(torch.from_numpy(images).float())
-        ).numpy()
+        return self._embedding(self.network.preprocess(torch.from_numpy(images).float())).numpy()
+
+    def _embedding(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.network.image_encoder(pixels)
 
     @torch.inference_mode()
     def decode(self, embedding: np.ndarray, chosen: list[TilePrompt], *, multimask: bool):
@@ -96,6 +97,58 @@ class Meta:
             multimask_output=multimask,
         )  # fmt: skip
         return logits.numpy(), scores.numpy()
+
+
+class MobileSam(Meta):
+    """MobileSAM of its authors, as packed in mobilesam-mirror 1.0.0.
+
+    Its last steps are written out here, because they are for images of 1024 px alone there.
+    """
+
+    def __init__(self, config: Sam1Config = TINY_MOBILE) -> None:
+        self.network = self.untrained(config)
+        own = self.network.state_dict()
+        numbers = {key: value.shape for key, value in own.items() if value.is_floating_point()}
+        self.weights = own | seeded(numbers)
+        self.network.load_state_dict(self.weights)
+        self.network.eval()  # after loading: it makes a table of the biases
+
+    @staticmethod
+    def untrained(config: Sam1Config) -> torch.nn.Module:
+        with _torchvision(), _timm():
+            modeling = pytest.importorskip("mobile_sam.modeling")
+        vit, grid, width = config.encoder, config.grid, config.width
+        encoder = modeling.TinyViT(
+            img_size=config.size, embed_dims=list(vit.widths), depths=list(vit.depths),
+            num_heads=[0, *vit.heads], window_sizes=[0, *vit.windows], drop_path_rate=0.0,
+        )  # fmt: skip
+        if width != encoder.neck[0].out_channels:
+            norm = type(encoder.neck[1])
+            encoder.neck = torch.nn.Sequential(
+                torch.nn.Conv2d(vit.widths[-1], width, 1, bias=False), norm(width),
+                torch.nn.Conv2d(width, width, 3, padding=1, bias=False), norm(width),
+            )  # fmt: skip
+        return modeling.Sam(
+            encoder,
+            modeling.PromptEncoder(
+                width, (grid, grid), (config.size, config.size), config.mask_width
+            ),
+            modeling.MaskDecoder(
+                transformer_dim=width, iou_head_hidden_dim=width,
+                transformer=modeling.TwoWayTransformer(
+                    config.depth, width, config.heads, config.mlp_width
+                ),
+            ),
+            list(MEAN), list(STD),
+        )  # fmt: skip
+
+    def _embedding(self, pixels: torch.Tensor) -> torch.Tensor:
+        encoder = self.network.image_encoder
+        x = encoder.patch_embed(pixels)
+        for layer in encoder.layers:
+            x = layer(x)
+        side = pixels.shape[-1] // 16
+        return encoder.neck(x.view(len(x), side, side, -1).permute(0, 3, 1, 2))
 
 
 def meta_shapes(name: str) -> dict[str, torch.Size]:
@@ -174,23 +227,47 @@ def _tensors(chosen: list[TilePrompt]):
 
 
 @contextmanager
-def _torchvision() -> Iterator[None]:
-    """Stands in, during the import, for names that segment_anything's networks do not use."""
-    if importlib.util.find_spec("torchvision"):
+def _stand_ins(package: str, modules: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
+    """Stand in, during an import, for names of a package that is not installed."""
+    if importlib.util.find_spec(package):
         yield
         return
-    names = {
-        "torchvision": (),
-        "torchvision.ops": (),
-        "torchvision.ops.boxes": ("batched_nms", "box_area"),
-        "torchvision.transforms": (),
-        "torchvision.transforms.functional": ("resize", "to_pil_image"),
-    }
-    for module, attributes in names.items():
+    for module, names in modules.items():
         sys.modules[module] = types.ModuleType(module)
-        sys.modules[module].__dict__.update(dict.fromkeys(attributes))
+        sys.modules[module].__dict__.update(names)
     try:
         yield
     finally:
-        for module in names:
+        for module in modules:
             del sys.modules[module]
+
+
+def _torchvision() -> AbstractContextManager[None]:
+    """For names that the networks of segment_anything and mobile_sam do not use."""
+    return _stand_ins(
+        "torchvision",
+        {
+            "torchvision": {},
+            "torchvision.ops": {},
+            "torchvision.ops.boxes": dict.fromkeys(("batched_nms", "box_area")),
+            "torchvision.transforms": {},
+            "torchvision.transforms.functional": dict.fromkeys(("resize", "to_pil_image")),
+        },
+    )
+
+
+def _timm() -> AbstractContextManager[None]:
+    """For what TinyViT takes from timm, of which only `to_2tuple` bears on its answers."""
+    return _stand_ins(
+        "timm",
+        {
+            "timm": {},
+            "timm.models": {},
+            "timm.models.layers": {
+                "DropPath": torch.nn.Module,
+                "to_2tuple": lambda side: (side, side),
+                "trunc_normal_": torch.nn.init.trunc_normal_,
+            },
+            "timm.models.registry": {"register_model": lambda function: function},
+        },
+    )

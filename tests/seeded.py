@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from geosam.model.config import Sam1Config, VitConfig
+from geosam.model.config import Sam1Config, TinyVitConfig, VitConfig
+from geosam.model.mobile_weights import mobile_shapes
 from geosam.model.sam1 import Sam1
 from geosam.model.sam1_weights import hugging_face_names, meta_names, published_shapes
 
@@ -15,13 +16,27 @@ TINY = Sam1Config(
     size=256, width=64, heads=4, depth=2, mlp_width=128,
 )  # fmt: skip  # 16 x 16 cells, so that windows of 14 jut out of the image
 
+TINY_MOBILE = Sam1Config(
+    encoder=TinyVitConfig(
+        widths=(16, 32, 48, 320), depths=(1, 1, 2, 1), heads=(2, 3, 10), windows=(7, 14, 7)
+    ),
+    size=256, width=64, heads=4, depth=2, mlp_width=128,
+)  # fmt: skip  # 32, 16 and 16 cells a side, so that windows of 7 and 14 jut out of the image
+
 
 def tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     """Values that depend on the official key, the shape and the seed alone."""
     rng = np.random.default_rng((seed, zlib.crc32(key.encode())))
     normal = rng.standard_normal(shape)
-    if "norm" in key or key.endswith(("neck.1.weight", "neck.3.weight", "downscaling.1.weight",
-                                      "downscaling.4.weight", "upscaling.1.weight")):  # fmt: skip
+    if key.endswith("bn.running_var"):
+        values = np.exp(0.3 * normal)
+    elif key.endswith("bn.running_mean"):
+        values = 0.2 * normal
+    elif key.endswith("attention_biases"):
+        values = 0.5 * normal
+    elif "norm" in key or key.endswith(("bn.weight", "neck.1.weight", "neck.3.weight",
+                                        "downscaling.1.weight", "downscaling.4.weight",
+                                        "upscaling.1.weight")):  # fmt: skip
         values = 1 + 0.1 * normal if key.endswith("weight") else 0.1 * normal
     elif key.endswith("bias"):
         values = 0.1 * normal
@@ -49,6 +64,13 @@ def official(config: Sam1Config = TINY, seed: int = 0) -> dict[str, torch.Tensor
     with torch.device("meta"):
         network = Sam1(config)
     return seeded(published_shapes(network, meta_names), seed)
+
+
+def official_mobile(config: Sam1Config = TINY_MOBILE, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Seeded weights of MobileSAM under its authors' names, without those that are left aside."""
+    with torch.device("meta"):
+        network = Sam1(config)
+    return seeded(mobile_shapes(network), seed)
 
 
 def in_hugging_face(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

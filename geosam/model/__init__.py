@@ -5,6 +5,7 @@ from pathlib import Path
 from geosam.errors import ModelError, WeightsError
 from geosam.model.config import NANO
 from geosam.model.engine import Engine
+from geosam.model.mobile_weights import MOBILE_MARK, build_mobile_sam
 from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam
 from geosam.model.sam1_runtime import Sam1Model
@@ -27,10 +28,11 @@ def load_model(
     """Load a model by name, or from a file of weights. Never uses the network.
 
     Args:
-        name: "nano", whose weights are embedded; "sam-vit-b", "sam-vit-l" or "sam-vit-h", once
-            `geosam models pull` has fetched them; or the path of a file, whose network is told by
-            the names of its tensors: nano's (.safetensors); SAM ViT-B, ViT-L or ViT-H as Meta
-            publishes them (.pth) or as transformers saves them (.safetensors).
+        name: "nano", whose weights are embedded; "sam-vit-b", "sam-vit-l", "sam-vit-h" or
+            "mobile-sam", once `geosam models pull` has fetched them; or the path of a file, whose
+            network is told by the names of its tensors: nano's (.safetensors); SAM ViT-B, ViT-L or
+            ViT-H as Meta publishes them (.pth) or as transformers saves them (.safetensors);
+            MobileSAM as its authors publish it (.pt), or the same tensors in .safetensors.
         device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
         precision: "fp32"; or "bf16", faster on hardware that has it and less exact. Its features
             are told apart from those in fp32.
@@ -54,10 +56,12 @@ def load_model(
         )
     if is_sam1(weights):
         return Sam1Model(build_sam1(weights, path), model_id, engine)
+    if MOBILE_MARK in weights:
+        return Sam1Model(build_mobile_sam(weights, path), model_id, engine)
     if NANO_MARK not in weights:
         raise WeightsError(
             f"{path}: tensors such as {min(weights, default='none at all')} (expected those of "
-            f"nano, {', '.join(CONFIGS)}). Use one of these models."
+            f"nano, {', '.join(CONFIGS)}, MobileSAM). Use one of these models."
         )
     network = Sam(NANO)
     fill(network, weights, path, "nano")

@@ -76,15 +76,37 @@ class VitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TinyVitConfig:
+    """Shapes of TinyViT, whose first stage convolves and whose other three attend in windows.
+
+    Attributes:
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        heads: attention heads of the last three stages.
+        windows: side of their windows, cells.
+    """
+
+    widths: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    heads: tuple[int, int, int]
+    windows: tuple[int, int, int]
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return self.widths[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sam1Config(TwoWayConfig):
-    """Shapes of SAM as published (Kirillov et al. 2023).
+    """Shapes of SAM as published (Kirillov et al. 2023), or with a smaller image encoder.
 
     Attributes:
         encoder: the image encoder.
         mask_width: channels inside the encoder of mask prompts.
     """
 
-    encoder: VitConfig
+    encoder: VitConfig | TinyVitConfig
     size: int = 1024
     width: int = 256
     heads: int = 8
@@ -100,4 +122,9 @@ VIT_L = Sam1Config(
 )
 VIT_H = Sam1Config(
     encoder=VitConfig(width=1280, depth=32, heads=16, looks_everywhere=(7, 15, 23, 31))
+)
+MOBILE_SAM = Sam1Config(
+    encoder=TinyVitConfig(
+        widths=(64, 128, 160, 320), depths=(2, 2, 6, 2), heads=(4, 5, 10), windows=(7, 14, 7)
+    )
 )

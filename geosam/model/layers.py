@@ -23,6 +23,21 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
 
+class Neck(nn.Sequential):
+    """An encoder's cells to the image embedding, normalised.
+
+    Source: segment_anything/modeling/image_encoder.py.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            LayerNorm2d(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            LayerNorm2d(outputs),
+        )
+
+
 class MLP(nn.Module):
     """Linear layers with an activation between them.
 

@@ -1,15 +1,19 @@
-"""SAM as published (Kirillov et al. 2023): image encoder, prompt encoder and mask decoder."""
+"""SAM as published (Kirillov et al. 2023): image encoder, prompt encoder and mask decoder.
+
+MobileSAM (Zhang et al. 2023) is the same with another image encoder.
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from geosam.model.config import Sam1Config
+from geosam.model.config import Sam1Config, VitConfig
 from geosam.model.one_image import OneImage
 from geosam.model.prompt_encoder import Prompts
 from geosam.model.sam1_decoder import Sam1MaskDecoder
 from geosam.model.sam1_prompts import Sam1PromptEncoder
+from geosam.model.tiny_vit import TinyVitEncoder
 from geosam.model.vit import VitEncoder
 
 MEAN = (123.675, 116.28, 103.53)  # grey levels of red, green, blue: ImageNet's
@@ -29,7 +33,11 @@ class Sam1(nn.Module):
     def __init__(self, config: Sam1Config) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = VitEncoder(config.encoder, config.size, config.width)
+        self.image_encoder = (
+            VitEncoder(config.encoder, config.size, config.width)
+            if isinstance(config.encoder, VitConfig)
+            else TinyVitEncoder(config.encoder, config.width)
+        )
         self.prompt_encoder = Sam1PromptEncoder(config)
         self.mask_decoder = Sam1MaskDecoder(config)
 
@@ -38,7 +46,7 @@ class Sam1(nn.Module):
         mean, std = (
             torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD)
         )  # (3, 1, 1)
-        pixels = ((images - mean) / std).to(self.image_encoder.patch_embed.weight.dtype)
+        pixels = ((images - mean) / std).to(next(self.image_encoder.parameters()).dtype)
         embedding: Tensor = self.image_encoder(pixels)
         return embedding
 

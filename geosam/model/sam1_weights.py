@@ -6,6 +6,7 @@ Sources of the names: segment_anything/modeling; transformers/models/sam/modelin
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from geosam.errors import WeightsError
 from geosam.model.config import VIT_B, VIT_H, VIT_L, Sam1Config
 from geosam.model.sam1 import Sam1
 from geosam.model.weights import Weights, check_weights
+
+Names: TypeAlias = Callable[[str], tuple[str, ...]]
+"""From a key of `Sam1` to those of a file: one, or those of the tensor's rows."""
 
 CONFIGS = {"SAM ViT-B": VIT_B, "SAM ViT-L": VIT_L, "SAM ViT-H": VIT_H}
 META_MARK = "image_encoder.patch_embed.proj.weight"
@@ -86,19 +90,25 @@ def build_sam1(weights: Weights, path: Path) -> Sam1:
     model, config = _config(len(weights[mark]), path)
     with torch.device("meta"):  # no numbers are made that would be overwritten
         network = Sam1(config)
-    own = network.state_dict()
+    return filled(network, weights, names, path, model)
+
+
+def filled(network: Sam1, weights: Weights, names: Names, path: Path, model: str) -> Sam1:
+    """A network of no numbers yet, with the tensors that `names` finds for it in weights.
+
+    Raises:
+        WeightsError: keys or shapes differ from the network's, or there is a NaN.
+    """
     check_weights(path, weights, published_shapes(network, names), model)
-    filled = {
+    state = {
         key: _joined([weights[name] for name in names(key)]).view(value.shape).float()
-        for key, value in own.items()
+        for key, value in network.state_dict().items()
     }
-    network.load_state_dict(filled, assign=True)
+    network.load_state_dict(state, assign=True)
     return network
 
 
-def published_shapes(
-    network: Sam1, names: Callable[[str], tuple[str, ...]]
-) -> dict[str, torch.Size]:
+def published_shapes(network: Sam1, names: Names) -> dict[str, torch.Size]:
     """The shapes of a network's published tensors, under the names that `names` gives them."""
     own = network.state_dict()
     return {name: _shape(value, names(key)) for key, value in own.items() for name in names(key)}
@@ -108,15 +118,16 @@ def meta_names(key: str) -> tuple[str, ...]:
     """Meta's names for a tensor of `Sam1`: one, or those of its rows."""
     if key == "prompt_encoder.point_embeddings":
         return tuple(f"{key}.{i}.weight" for i in range(4))
-    return (_rename(key, _TO_META),)
+    return (rename(key, _TO_META),)
 
 
 def hugging_face_names(key: str) -> tuple[str, ...]:
     """The names in transformers for a tensor of `Sam1`: one, or those of its rows."""
-    return tuple(_rename(name, _TO_HUGGING_FACE) for name in meta_names(key))
+    return tuple(rename(name, _TO_HUGGING_FACE) for name in meta_names(key))
 
 
-def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
+def rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
+    """A key after replacements by regular expressions; all that match apply, in order."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key

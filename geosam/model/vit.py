@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import VitConfig
-from geosam.model.layers import LayerNorm2d
+from geosam.model.layers import Neck
 
 PATCH = 16
 EPS = 1e-6
@@ -109,12 +109,7 @@ class VitEncoder(nn.Module):
             VitBlock(config, grid if i in config.looks_everywhere else config.window)
             for i in range(config.depth)
         )
-        self.neck = nn.Sequential(
-            nn.Conv2d(config.width, outputs, 1, bias=False),
-            LayerNorm2d(outputs, EPS),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            LayerNorm2d(outputs, EPS),
-        )
+        self.neck = Neck(config.width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) -> (B, outputs, S/16, S/16)."""

@@ -198,7 +198,7 @@ def test_vectorize_labels(tmp_path):
 def test_models_are_listed(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOSAM_CACHE", str(tmp_path))
     nano, *others = json.loads(run("models", "list", "--json").stdout)
-    assert [row["name"] for row in others] == ["sam-vit-b", "sam-vit-l", "sam-vit-h"]
+    assert [row["name"] for row in others] == ["sam-vit-b", "sam-vit-l", "sam-vit-h", "mobile-sam"]
     assert {row["weights"] for row in others} == {"not fetched"}
     assert nano["name"] == "nano"
     assert re.fullmatch(r"nano-[0-9a-f]{8}", nano["id"])

@@ -242,9 +242,12 @@ def test_the_cache_is_where_one_looks_for_it(monkeypatch, tmp_path):
 
 
 def test_the_registry_is_well_formed():
-    assert list(PUBLISHED) == ["sam-vit-b", "sam-vit-l", "sam-vit-h"]
+    assert list(PUBLISHED) == ["sam-vit-b", "sam-vit-l", "sam-vit-h", "mobile-sam"]
     for file in PUBLISHED.values():
-        assert file.url.startswith("https://dl.fbaipublicfiles.com/segment_anything/sam_vit_")
+        assert file.url.startswith((
+            "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_",
+            "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        ))  # fmt: skip
         assert len(bytes.fromhex(file.sha256)) == 32
     assert published("sam-vit-b").model_id == "sam_vit_b_01ec64-ec2df627"
     with pytest.raises(ModelError, match=r"'vit_x': no published weights.*sam-vit-b"):
