@@ -8,6 +8,8 @@ work is not:
 - A cell's channels lie side by side in memory ("channels last") from beginning to end, so that
   convolutions and attention read the same numbers without a copy; convolutions of one cell are
   linear layers.
+- What widens cells for a moment does so for a band of rows at a time, whose numbers stay in a CPU's
+  cache and need no fresh memory.
 - Linear layers see the image's cells only. A window that juts out of the image is filled up with
   what the reference's zeros become there: the normalisation's bias, made queries, keys and values.
 """
@@ -20,6 +22,16 @@ from geosam.model.config import TinyVitConfig
 from geosam.model.layers import Neck
 
 EXPANSION = 4  # hidden channels of convolutional blocks and MLPs, in widths
+BAND_NUMBERS = 2**20  # of the widest cells that are made at a time, 4 MB
+
+
+def rows_at_a_time(cells: Tensor, channels: int) -> int:
+    """An even number of rows of cells (B, H, W, C) that, widened to `channels`, fit a CPU's cache.
+
+    On a GPU it is all of them.
+    """
+    batch, height, width, _ = cells.shape
+    return height if cells.is_cuda else max(BAND_NUMBERS // (2 * batch * width * channels), 1) * 2
 
 
 class Depthwise(nn.Conv2d):
@@ -32,6 +44,12 @@ class Depthwise(nn.Conv2d):
         """Cells (B, H, W, C) -> (B, H / stride, W / stride, C)."""
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
+    def padded_above_and_below(self, x: Tensor) -> Tensor:
+        """Cells (B, H + 2, W, C) -> (B, H / stride, W / stride, C)."""
+        cells = x.permute(0, 3, 1, 2)  # (B, C, H + 2, W)
+        out = F.conv2d(cells, self.weight, self.bias, self.stride, (0, 1), groups=self.groups)
+        return out.permute(0, 2, 3, 1)
+
 
 class ThreeConvs(nn.Module):
     """Widen each cell, look at its neighbours, and narrow it again."""
@@ -43,10 +61,22 @@ class ThreeConvs(nn.Module):
         self.conv3 = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cells (B, H, W, inputs) -> (B, H / stride, W / stride, outputs)."""
-        x = F.gelu(self.conv1(x))  # (B, H, W, hidden)
-        x = F.gelu(self.conv2(x))  # (B, H / stride, W / stride, hidden)
-        return self.conv3(x)  # type: ignore[no-any-return]  # nn.Module is untyped
+        """Cells (B, H, W, inputs) -> (B, H / stride, W / stride, outputs).
+
+        A band of h rows at a time, with the row above and the row below; beyond the image's edge
+        the widened cells are 0.
+        """
+        height, hidden = x.shape[1], len(self.conv2.weight)
+        rows = rows_at_a_time(x, hidden)
+        bands = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            band = F.gelu(self.conv1(x[:, max(top - 1, 0) : bottom + 1]))
+            if top == 0 or bottom == height:
+                band = F.pad(band, (0, 0, 0, 0, int(top == 0), int(bottom == height)))
+            band = F.gelu(self.conv2.padded_above_and_below(band))  # (B, h / stride, ..., hidden)
+            bands.append(self.conv3(band))
+        return torch.cat(bands, dim=1)
 
 
 class ConvBlock(ThreeConvs):
@@ -117,7 +147,8 @@ class TinyVitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Cells (B, H, W, C) to the same."""
         x = self.local_conv(x + self.attn(x))
-        return x + self.mlp(x)  # type: ignore[no-any-return]
+        rows = rows_at_a_time(x, EXPANSION * x.shape[-1])
+        return torch.cat([band + self.mlp(band) for band in torch.split(x, rows, dim=1)], dim=1)
 
 
 class TinyVitEncoder(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import geosam
 from geosam import load_model
 from geosam.errors import ModelError, WeightsError
-from geosam.model import mobile_weights
+from geosam.model import mobile_weights, tiny_vit
 from geosam.model.config import MOBILE_SAM
 from geosam.model.engine import Engine
 from geosam.model.mobile_weights import build_mobile_sam
@@ -161,6 +161,17 @@ def test_windows_see_themselves_and_the_padding_alone():
             parts.append(scores.softmax(-1) @ v)
         expected[window] = attention.proj(torch.cat(parts, -1)).view(3, 3, -1)
     torch.testing.assert_close(attention(x), expected[:, :5, :4], atol=1e-5, rtol=1e-4)
+
+
+def test_bands_of_bounded_size_change_nothing(network, monkeypatch):
+    """Bands of 2 rows, of 6 (which do not divide the image), and the whole image at once."""
+    pixels = torch.from_numpy(image()).float()
+    answers = []
+    for numbers in (1, 6 * 64 * 64, 2**30):
+        monkeypatch.setattr(tiny_vit, "BAND_NUMBERS", numbers)
+        answers.append(network.encode(pixels))
+    for answer in answers[1:]:
+        torch.testing.assert_close(answer, answers[0], atol=1e-5, rtol=0)
 
 
 def test_every_tensor_of_the_encoder_matters(network):
