@@ -11,6 +11,7 @@ TREE = {
     "ModelError": ("GeosamError", ValueError),
     "DownloadError": ("GeosamError", OSError),
     "MaskError": ("GeosamError", ValueError),
+    "ProtocolError": ("GeosamError", ValueError),
     "OutputError": ("GeosamError", ValueError),
     "OutputExists": ("OutputError", FileExistsError),
 }
