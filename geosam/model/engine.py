@@ -9,6 +9,9 @@ import torch
 from geosam.errors import ModelError
 from geosam.protocol import Precision
 
+CACHE = 4 * 2**20  # bytes of cells that stay in a CPU's cache while they are worked on
+GPU_SHARE = 256 * 2**20  # bytes of cells that keep a GPU busy; the whole work takes ten times that
+
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -60,8 +63,13 @@ class Engine:
 
     @property
     def images(self) -> int:
-        """Images to be encoded at once; sets the peak memory."""
+        """Images to be handed to the encoder at once; sets the peak memory."""
         return 4 if self.device.type == "cpu" else 16
+
+    def prompts(self, cells: int, width: int) -> int:
+        """Prompts to be decoded at once, when each has so many cells with so many channels."""
+        at_once = CACHE if self.device.type == "cpu" else GPU_SHARE
+        return max(1, at_once // (cells * width * self.dtype.itemsize))
 
 
 CPU = Engine(torch.device("cpu"), torch.float32)

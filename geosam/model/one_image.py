@@ -9,6 +9,8 @@ prompt a handful of tokens, so whatever is done to cells once a prompt is what c
   keys, values and queries are applied to the tokens on the other side of the product instead.
   With q a token's query, K the projection of keys and x a cell, q (K x) = (K^T q) x; a bias of keys
   moves all scores of a token alike and falls away in the softmax.
+
+Cells may be in half precision: they are many, and what is done to them is simple. Tokens never are.
 """
 
 from dataclasses import dataclass
@@ -40,13 +42,15 @@ class OneImage:
         cells, code = (x.flatten(2).transpose(1, 2).contiguous() for x in (image, code))
         first = _blocks(transformer)[0]
         to_image, to_tokens = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-        return cls(
+        parts = (
             cells,
             code,
             _heads(to_image.k_proj(cells + code), to_image)[0],
             _heads(to_image.v_proj(cells), to_image)[0],
             _heads(to_tokens.q_proj(cells + code), to_tokens)[0],
         )
+        dtype = first.norm4.weight.dtype  # which normalises cells
+        return cls(*(part.to(dtype) for part in parts))
 
 
 def attend(
@@ -103,7 +107,7 @@ def _shared_look(attention: Attention, tokens: Tensor, image: OneImage) -> Tenso
     q = _scaled(attention.q_proj(tokens), attention)  # (P, h, T, c)
     prompts, _, count, _ = q.shape
     q = q.transpose(0, 1).flatten(1, 2)  # (h, P*T, c)
-    out = F.softmax(q @ image.keys.mT, dim=-1) @ image.values  # (h, P*T, c)
+    out = _see(q, image.keys, image.values)  # (h, P*T, c)
     out = torch.unflatten(out, 1, (prompts, count)).permute(1, 2, 0, 3).flatten(2)  # (P, T, h*c)
     return attention.out_proj(out)  # type: ignore[no-any-return]  # (P, T, C)
 
@@ -113,10 +117,16 @@ def _look(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor) ->
     heads = attention.heads
     q = _scaled(attention.q_proj(tokens), attention)  # (P, h, T, c)
     reach = (q @ _by_head(attention.k_proj.weight, heads)).flatten(1, 2)  # (P, h*T, C)
-    seen = F.softmax(reach @ keys.mT, dim=-1) @ values  # (P, h*T, C)
+    seen = _see(reach, keys, values)  # (P, h*T, C)
     out = torch.unflatten(seen, 1, (heads, -1)) @ _by_head(attention.v_proj.weight, heads).mT
     out = out.transpose(1, 2).flatten(2) + attention.v_proj.bias  # (P, T, h*c)
     return attention.out_proj(out)  # type: ignore[no-any-return]  # (P, T, C)
+
+
+def _see(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention (B, Q, c) of a few queries that have the scale in them to many keys (B, N, c)."""
+    q, k, v = (x[:, None] for x in (queries.to(keys.dtype), keys, values))  # one head each
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0].to(queries.dtype)
 
 
 def _look_back(
@@ -133,22 +143,24 @@ def _look_back(
     """
     heads = attention.heads
     k = _scaled(attention.k_proj(token_keys), attention)  # (P, h, T, c)
+    dtype = cells.dtype
     if shared is None:
         reach = (k @ _by_head(attention.q_proj.weight, heads)).flatten(1, 2)  # (P, h*T, C)
         offset = (
             k @ torch.unflatten(attention.q_proj.bias, 0, (heads, -1))[..., None]
         )  # (P, h, T, 1)
-        scores = torch.baddbmm(offset.flatten(1, 2), reach, keys.mT)  # (P, h*T, N)
+        offset, reach = offset.flatten(1, 2).to(dtype), reach.to(dtype)
+        scores = torch.baddbmm(offset, reach, keys.mT)  # (P, h*T, N)
         scores = torch.unflatten(scores, 1, (heads, -1))  # (P, h, T, N)
     else:
-        by_head = k.transpose(0, 1).flatten(1, 2) @ shared.mT  # (h, P*T, N)
+        by_head = k.transpose(0, 1).flatten(1, 2).to(dtype) @ shared.mT  # (h, P*T, N)
         scores = torch.unflatten(by_head, 1, (len(k), -1)).transpose(0, 1)  # (P, h, T, N)
     weights = F.softmax(scores, dim=2).flatten(1, 2)  # (P, h*T, N)
     v = _heads(attention.v_proj(token_values), attention)  # (P, h, T, c)
     back = v @ torch.unflatten(attention.out_proj.weight.mT, 0, (heads, -1))  # (P, h, T, C)
     back = back + attention.out_proj.bias / heads  # each head's weights sum to 1
     cells = cells.expand(len(weights), -1, -1)
-    return torch.baddbmm(cells, weights.mT, back.flatten(1, 2))  # (P, N, C)
+    return torch.baddbmm(cells, weights.mT, back.flatten(1, 2).to(dtype))  # (P, N, C)
 
 
 def _heads(projected: Tensor, attention: Attention) -> Tensor:

@@ -11,7 +11,6 @@ from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam import Sam, pack, unpack
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
-DECODE_CHUNK = 8  # prompts at a time: more would fall out of the CPU's cache
 UNSEEN = -20.0  # logit of what lies outside a prompt's focus
 
 
@@ -30,6 +29,7 @@ class SamModel:
         self.size = config.size
         self.logits_size = config.logits_size
         self.feature_shape = (config.packed_channels, config.grid, config.grid)
+        self.chunk = engine.prompts(config.grid**2, config.width)
 
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
@@ -54,7 +54,7 @@ class SamModel:
         waiting: Iterable[int] = range(len(prompts))
         while waiting := list(waiting):
             left = []
-            for chosen in batches(prompts, waiting, DECODE_CHUNK, [look.side for look in looks]):
+            for chosen in batches(prompts, waiting, self.chunk, [look.side for look in looks]):
                 foci = [looks[i] for i in chosen]
                 result = self.network.decode(
                     gather(foci, own),

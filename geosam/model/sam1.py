@@ -41,6 +41,11 @@ class Sam1(nn.Module):
         self.prompt_encoder = Sam1PromptEncoder(config)
         self.mask_decoder = Sam1MaskDecoder(config)
 
+    def cells_in(self, dtype: torch.dtype) -> None:
+        """Set the precision of all that is done to the cells of images; tokens stay exact."""
+        self.image_encoder.to(dtype)
+        self.mask_decoder.cells_in(dtype)
+
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S), grey levels 0..255 -> embeddings (B, C, S/16, S/16)."""
         mean, std = (
@@ -68,4 +73,5 @@ class Sam1(nn.Module):
         if prompts.masks is not None:
             changed = embedding + self.prompt_encoder.addition(prompts.masks)  # (P, C, h, w)
             own = changed.flatten(2).transpose(1, 2).contiguous()  # (P, N, C)
+            own = own.to(image.cells.dtype)
         return Looked(*self.mask_decoder.look(image, self.prompt_encoder.sparse(prompts), own))

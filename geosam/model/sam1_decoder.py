@@ -47,6 +47,12 @@ class Sam1MaskDecoder(nn.Module):
         self.hypernetworks = nn.ModuleList(MLP(width, width, width // 8, 3) for _ in range(MASKS))
         self.iou_head = MLP(width, width, MASKS, 3)
 
+    def cells_in(self, dtype: torch.dtype) -> None:
+        """Set the precision of what is done to cells; tokens stay as they are."""
+        norms = [layer.norm4 for layer in self.transformer.layers]
+        for part in (*norms, self.upscale8, self.norm8, self.upscale4):
+            part.to(dtype)
+
     def look(self, image: OneImage, sparse: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Prompts and image see each other.
 
@@ -83,10 +89,12 @@ class Sam1MaskDecoder(nn.Module):
             [self.hypernetworks[i](tokens[:, 1 + i]) for i in range(MASKS)[_wanted(multimask)]],
             dim=1,
         )  # (P, M, C/8)
-        logits = weights @ x.flatten(1, 3).mT  # (P, M, N * 4 * 4)
+        logits = torch.bmm(weights.to(x.dtype), x.flatten(1, 3).mT)  # (P, M, N * 4 * 4)
         logits = logits.view(*weights.shape[:2], grid, grid, 2, 2, 2, 2)
-        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(
-            *weights.shape[:2], 4 * grid, 4 * grid
+        return (
+            logits.permute(0, 1, 2, 4, 6, 3, 5, 7)
+            .reshape(*weights.shape[:2], 4 * grid, 4 * grid)
+            .float()
         )
 
 

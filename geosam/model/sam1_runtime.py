@@ -8,10 +8,9 @@ from torch import Tensor
 
 from geosam.model.engine import CPU, Engine
 from geosam.model.prompt_batches import batches, stack
-from geosam.model.sam1 import MEAN, Sam1
+from geosam.model.sam1 import MEAN, Looked, Sam1
 from geosam.protocol import FILL, Features, Floats, Images, Precision, TilePrompt
 
-DECODE_CHUNK = 1  # prompts at a time: the cells of a second one would fall out of a CPU's cache
 UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
 
 
@@ -26,7 +25,7 @@ class Sam1Model:
 
     def __init__(self, network: Sam1, name: str, engine: Engine = CPU) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False)
-        self.network.image_encoder.to(engine.dtype)
+        self.network.cells_in(engine.dtype)
         self.network.to(engine.device)
         self.engine = engine
         self.id = name + engine.suffix
@@ -36,6 +35,7 @@ class Sam1Model:
         self.size = config.size
         self.logits_size = config.logits_size
         self.feature_shape = (config.width, config.grid, config.grid)
+        self.chunk = engine.prompts(config.grid**2, config.width)
 
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
@@ -65,25 +65,23 @@ class Sam1Model:
                 `UNDRAWN`. None: every mask is drawn.
         """
         network, masks, side = self.network, 3 if multimask else 1, self.logits_size
-        logits = np.full((len(prompts), masks, side, side), UNDRAWN, np.float32)
+        logits = np.empty((len(prompts), masks, side, side), np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
         device = self.engine.device
         embedding = torch.from_numpy(features)[None].to(device).float()  # (1, C, S/16, S/16)
         image = network.prepare(embedding)
         decoder = network.mask_decoder
-        for chosen in batches(prompts, range(len(prompts)), DECODE_CHUNK):
+        for chosen in batches(prompts, range(len(prompts)), self.chunk):
             looked = network.look(embedding, image, stack([prompts[i] for i in chosen], device))
             scores[chosen] = decoder.scores(looked.tokens, multimask=multimask).cpu()
-            drawn = (
-                np.ones(len(chosen), bool)
-                if min_score is None
-                else scores[chosen].max(1) >= min_score
-            )
-            if drawn.any():
-                kept = torch.from_numpy(drawn).to(device)
-                logits[np.array(chosen)[drawn]] = decoder.logits(
-                    looked.tokens[kept], looked.cells[kept], multimask=multimask
-                ).cpu()
+            drawn = np.array(chosen)
+            if min_score is not None:
+                wanted = scores[drawn].max(1) >= min_score  # (P,)
+                logits[drawn[~wanted]] = UNDRAWN
+                drawn = drawn[wanted]
+                looked = Looked(*(part[torch.from_numpy(wanted).to(device)] for part in looked))
+            if len(drawn):
+                logits[drawn] = decoder.logits(*looked, multimask=multimask).cpu()
         return logits, scores.clip(0, 1)
 
 

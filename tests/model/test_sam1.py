@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from geosam.model import sam1_runtime, sam1_weights
+from geosam.model import sam1_weights
 from geosam.model.config import VIT_B, VIT_H, VIT_L
 from geosam.model.engine import Engine
 from geosam.model.one_image import OneImage, attend
@@ -66,7 +66,7 @@ def test_features_are_the_embedding_in_half_precision(model, features):
 
 @pytest.mark.parametrize("chunk", [1, 3, 64])
 def test_a_prompt_s_answer_does_not_depend_on_its_company(model, features, monkeypatch, chunk):
-    monkeypatch.setattr(sam1_runtime, "DECODE_CHUNK", chunk)
+    monkeypatch.setattr(model, "chunk", chunk)
     mixed = ALL[::-1] + ALL
     together, scores = model.decode(features[0], mixed, multimask=True)
     for i, prompt in enumerate(mixed):
@@ -88,7 +88,7 @@ def test_prompts_below_the_wanted_score_are_not_drawn(model, features, monkeypat
     )
     wanted = float(np.median(scores.max(1)) + 1e-4)
     for chunk in (1, 64):
-        monkeypatch.setattr(sam1_runtime, "DECODE_CHUNK", chunk)
+        monkeypatch.setattr(model, "chunk", chunk)
         drawn.clear()
         logits, same = model.decode(features[0], ALL, multimask=True, min_score=wanted)
         kept = scores.max(1) >= wanted
