@@ -1,8 +1,9 @@
 """Tiles through the encoder: reading, encoding and writing overlap in time."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from geosam.protocol import FILL, Images, Model, Progress
 from geosam.recipe import Stretch
 from tiles import Chip, FeatureStore, Raster, RasterError, Tile
 
-READ_AHEAD = 2  # batches
+READ_AHEAD = 8  # tiles at least, and two batches
 
 
 def encode_tiles(
@@ -30,26 +31,26 @@ def encode_tiles(
     Raises:
         RasterError: tiles could not be read; the first one is named.
     """
-    done, ahead = 0, READ_AHEAD * model.batch
+    done, ahead = 0, max(READ_AHEAD, 2 * model.batch)
     unreadable: dict[Tile, RasterError] = {}
-    batch: list[tuple[Tile, Chip]] = []
+    batch: list[tuple[Tile, Chip, Images]] = []
     with ThreadPoolExecutor(1) as writer:
         writing: deque[Future[None]] = deque()
 
         def flush() -> None:
             if not batch:
                 return
-            images = np.stack([tile_image(stretch, chip, model.size) for _, chip in batch])
-            features = model.encode(images)
-            for (tile, chip), own in zip(batch, features, strict=True):
+            features = model.encode(np.stack([image for _, _, image in batch]))
+            for (tile, chip, _), own in zip(batch, features, strict=True):
                 writing.append(writer.submit(store.put, tile, own, chip.valid, chip.whole))
             batch.clear()
             while len(writing) > ahead:
                 writing.popleft().result()
 
-        for tile, chip in _read(raster, stretch, tiles, ahead, unreadable):
+        read = partial(_read_image, raster, stretch, model.size)
+        for tile, chip, image in _in_order(read, tiles, ahead, unreadable):
             if chip.valid.any():
-                batch.append((tile, chip))
+                batch.append((tile, chip, image))
             else:
                 store.put(tile, None, chip.valid)
             if len(batch) == model.batch:
@@ -63,34 +64,38 @@ def encode_tiles(
     _complain(unreadable)
 
 
-def _read(
-    raster: Raster,
-    stretch: Stretch,
+def _read_image(
+    raster: Raster, stretch: Stretch, size: int, tile: Tile
+) -> tuple[Tile, Chip, Images]:
+    chip = raster.read(tile.read, stretch.bands, tile.scale)
+    return tile, chip, tile_image(stretch, chip, size)
+
+
+def _in_order(
+    read: Callable[[Tile], tuple[Tile, Chip, Images]],
     tiles: Sequence[Tile],
     ahead: int,
     unreadable: dict[Tile, RasterError],
-) -> Iterator[tuple[Tile, Chip]]:
-    """Tiles with their chips, in order, read ahead in a thread; those that fail are noted."""
+) -> Iterator[tuple[Tile, Chip, Images]]:
+    """Tiles as they are read, in order, ahead in a thread; those that fail are noted."""
     with ThreadPoolExecutor(1) as reader:
-        coming: deque[tuple[Tile, Future[Chip]]] = deque()
+        coming: deque[tuple[Tile, Future[tuple[Tile, Chip, Images]]]] = deque()
         queue = iter(tiles)
         try:
             while True:
                 for tile in queue:
-                    coming.append(
-                        (tile, reader.submit(raster.read, tile.read, stretch.bands, tile.scale))
-                    )
+                    coming.append((tile, reader.submit(read, tile)))
                     if len(coming) > ahead:
                         break
                 if not coming:
                     return
                 tile, future = coming.popleft()
                 try:
-                    chip = future.result()
+                    found = future.result()
                 except RasterError as error:
                     unreadable[tile] = error
                     continue
-                yield tile, chip
+                yield found
         finally:
             for _, future in coming:
                 future.cancel()

@@ -2,8 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
+import numpy.typing as npt
 import torch
 
 from geosam.errors import ModelError
@@ -61,15 +62,22 @@ class Engine:
         """What it adds to a model's id: features in another precision are other features."""
         return "" if self.dtype == torch.float32 else f"-{self.precision}"
 
+    def tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """An array on the device; a GPU takes it from pinned memory while it goes on computing."""
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
     @property
     def images(self) -> int:
-        """Images to be handed to the encoder at once; sets the peak memory."""
-        return 4 if self.device.type == "cpu" else 16
+        """Images to be encoded at once: one is enough work for a CPU and stays in its cache."""
+        return 1 if self.device.type == "cpu" else 16
 
-    def prompts(self, cells: int, width: int) -> int:
-        """Prompts to be decoded at once, when each has so many cells with so many channels."""
+    def prompts(self, cell_bytes: int) -> int:
+        """Prompts to be decoded at once, when the cells of each take so many bytes."""
         at_once = CACHE if self.device.type == "cpu" else GPU_SHARE
-        return max(1, at_once // (cells * width * self.dtype.itemsize))
+        return max(1, at_once // cell_bytes)
 
 
 CPU = Engine(torch.device("cpu"), torch.float32)

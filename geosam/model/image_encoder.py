@@ -35,11 +35,18 @@ class Features(NamedTuple):
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: for stride 2 the extra px goes right, below."""
+    """Convolution with TensorFlow's "same" padding: for stride 2 the extra px goes right, below.
+
+    With a row and a column of zeros before the kernel that is plain padding, which spares a copy of
+    the image. It pays where a kernel has one channel only.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride)); H, W multiples of stride."""
-        pad = self.kernel_size[0] - self.stride[0]
+        kernel, pad = self.kernel_size[0], self.kernel_size[0] - self.stride[0]
+        if self.stride[0] > 1 and self.groups > 1:
+            weight = F.pad(self.weight, (1, 0, 1, 0))  # (C, 1, k + 1, k + 1)
+            return F.conv2d(x, weight, self.bias, self.stride, kernel // 2, 1, self.groups)
         if self.stride[0] > 1:
             x = F.pad(x, (pad // 2, pad - pad // 2) * 2)  # (B, C, H + pad, W + pad)
             return F.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
@@ -59,8 +66,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        y: Tensor = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y: Tensor = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -82,7 +89,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, S, S), scaled to -1..1 -> four maps at strides 4, 8, 16, 32."""
-        x = F.relu6(self.stem(x))  # (B, 32, S/2, S/2)
+        x = F.relu6(self.stem(x), inplace=True)  # (B, 32, S/2, S/2)
         outputs = []
         for stage in self.stages:
             x = stage(x)

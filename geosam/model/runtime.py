@@ -29,15 +29,18 @@ class SamModel:
         self.size = config.size
         self.logits_size = config.logits_size
         self.feature_shape = (config.packed_channels, config.grid, config.grid)
-        self.chunk = engine.prompts(config.grid**2, config.width)
+        self.chunk = engine.prompts(config.grid**2 * config.width * torch.float32.itemsize)
 
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
         """Images (B, 3, S, S) -> features (B, packed_channels, S/16, S/16)."""
-        pixels = torch.from_numpy(images).to(self.engine.device).float()
-        features = self.network.encode(pixels.to(memory_format=torch.channels_last))
-        packed: Features = pack(features).half().contiguous().cpu().numpy()
-        return packed
+        features = np.empty((len(images), *self.feature_shape), np.float16)
+        for start in range(0, len(images), self.batch):
+            some = slice(start, start + self.batch)
+            pixels = self.engine.tensor(images[some]).float()
+            own = self.network.encode(pixels.to(memory_format=torch.channels_last))
+            features[some] = pack(own).half().cpu()
+        return features
 
     @torch.inference_mode()
     def decode(
@@ -45,7 +48,7 @@ class SamModel:
     ) -> tuple[Floats, Floats]:
         """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M)."""
         device = self.engine.device
-        embedding = torch.from_numpy(features)[None].to(device).float()
+        embedding = self.engine.tensor(features)[None].float()
         own = unpack(embedding, self.network.config)
         masks, side = 3 if multimask else 1, self.logits_size
         logits = np.full((len(prompts), masks, side, side), UNSEEN, np.float32)

@@ -35,15 +35,16 @@ class Sam1Model:
         self.size = config.size
         self.logits_size = config.logits_size
         self.feature_shape = (config.width, config.grid, config.grid)
-        self.chunk = engine.prompts(config.grid**2, config.width)
+        self.chunk = engine.prompts(config.grid**2 * config.width * engine.dtype.itemsize)
 
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
-        """Images (B, 3, S, S) -> features (B, C, S/16, S/16), one image at a time."""
+        """Images (B, 3, S, S) -> features (B, C, S/16, S/16)."""
         features = np.empty((len(images), *self.feature_shape), np.float16)
-        for own, image in zip(features, images, strict=True):
-            pixels = _pixels(torch.from_numpy(image).to(self.engine.device))
-            own[:] = self.network.encode(pixels)[0].half().cpu().numpy()
+        for start in range(0, len(images), self.batch):
+            some = slice(start, start + self.batch)
+            pixels = _pixels(self.engine.tensor(images[some]))
+            features[some] = self.network.encode(pixels).half().cpu()
         return features
 
     @torch.inference_mode()
@@ -68,7 +69,7 @@ class Sam1Model:
         logits = np.empty((len(prompts), masks, side, side), np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
         device = self.engine.device
-        embedding = torch.from_numpy(features)[None].to(device).float()  # (1, C, S/16, S/16)
+        embedding = self.engine.tensor(features)[None].float()  # (1, C, S/16, S/16)
         image = network.prepare(embedding)
         decoder = network.mask_decoder
         for chosen in batches(prompts, range(len(prompts)), self.chunk):
@@ -85,8 +86,8 @@ class Sam1Model:
         return logits, scores.clip(0, 1)
 
 
-def _pixels(image: Tensor) -> Tensor:
-    """An image (3, S, S) as numbers (1, 3, S, S), with `FILL` as the exact mean."""
-    fill, mean = (torch.tensor(v, device=image.device)[:, None, None] for v in (FILL, MEAN))
-    empty = (image == fill).all(0)  # (S, S)
-    return torch.where(empty, mean, image.float())[None]
+def _pixels(images: Tensor) -> Tensor:
+    """Images (B, 3, S, S) as numbers, with `FILL` as the exact mean."""
+    fill, mean = (torch.tensor(v, device=images.device)[:, None, None] for v in (FILL, MEAN))
+    empty = (images == fill).all(1, keepdim=True)  # (B, 1, S, S)
+    return torch.where(empty, mean, images.float())

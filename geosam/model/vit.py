@@ -7,7 +7,7 @@ the order of the work is not:
 - Linear layers see the image's cells only. A window that juts out of the image is filled up with
   what the reference's zeros become there, the bias of the layer that makes queries, keys, values.
 - The relative positions are an additive mask of fused attention, made for a bounded number of heads
-  at a time, so that the memory does not grow with them.
+  at a time, so that the memory does not grow with them; or, on a GPU, further channels of it.
 """
 
 import torch
@@ -53,28 +53,70 @@ class ImageAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention within each of many windows, (windows, side, side, c) each, to the same."""
-        side, cells = self.window, self.window**2
-        steps = min(max(MASK_NUMBERS // cells**2, 1), len(q))
-        table_h, table_w = self._table(self.rel_pos_h), self._table(self.rel_pos_w)
-        buffer = q.new_empty(steps, side, side, side, side)  # fresh memory costs more than the sums
-        parts = []
-        for some in zip(*(torch.split(part, steps) for part in (q, k, v)), strict=True):
-            by_row = some[0] @ table_h  # (n, side, side, side): query row, column, key row
-            by_col = (some[0].transpose(1, 2) @ table_w).transpose(1, 2)  # ..., key column
-            mask = torch.add(by_row[..., None], by_col[..., None, :], out=buffer[: len(by_row)])
-            out = F.scaled_dot_product_attention(
-                some[0].flatten(1, 2)[:, None],
-                some[1].flatten(1, 2)[:, None],
-                some[2].flatten(1, 2)[:, None],
-                attn_mask=mask.view(-1, 1, cells, cells),
-            )  # (n, 1, cells, c)
-            parts.append(out.view_as(some[0]))
-        return torch.cat(parts)
+        attend = folded if q.is_cuda else masked
+        return attend(q, k, v, self._table(self.rel_pos_h), self._table(self.rel_pos_w))
 
     def _table(self, rel_pos: Tensor) -> Tensor:
         """Rows for each pair of positions on one axis: (query, c, key)."""
         at = torch.arange(self.window, device=rel_pos.device)
         return rel_pos[at[:, None] - at + self.window - 1].transpose(1, 2)
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) -> Tensor:
+    """Attention within windows, with the relative positions as a mask: the way of a CPU.
+
+    Args:
+        q: (windows, side, side, c), as are k and v.
+        k: the keys.
+        v: the values.
+        table_h: (side, c, side), the code of each pair of a query's and a key's row.
+        table_w: the same of columns.
+
+    Returns:
+        (windows, side, side, c).
+    """
+    side, cells = q.shape[1], q.shape[1] ** 2
+    steps = min(max(MASK_NUMBERS // cells**2, 1), len(q))
+    buffer = q.new_empty(steps, side, side, side, side)  # fresh memory costs more than the sums
+    parts = []
+    for some in zip(*(torch.split(part, steps) for part in (q, k, v)), strict=True):
+        by_row, by_col = _by_row_and_column(some[0], table_h, table_w)
+        mask = torch.add(by_row[..., None], by_col[..., None, :], out=buffer[: len(by_row)])
+        out = F.scaled_dot_product_attention(
+            some[0].flatten(1, 2)[:, None],
+            some[1].flatten(1, 2)[:, None],
+            some[2].flatten(1, 2)[:, None],
+            attn_mask=mask.view(-1, 1, cells, cells),
+        )  # (n, 1, cells, c)
+        parts.append(out.view_as(some[0]))
+    return torch.cat(parts)
+
+
+def folded(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) -> Tensor:
+    """What `masked` gives, with the relative positions as channels: the way of a GPU.
+
+    A query's scores for each row and column join its channels, and a key says by ones and zeros
+    which row and column it is in. That is more arithmetic and no mask in memory. Values are filled
+    up with zeros, because the fastest kernels want equal widths.
+    """
+    windows, side, _, channels = q.shape
+    here = torch.eye(side, dtype=q.dtype, device=q.device)
+    rows = here[:, None].expand(windows, side, side, side)
+    cols = here[None].expand(windows, side, side, side)
+    scaled = q * float(channels**-0.5)
+    wide = (
+        torch.cat([scaled, *_by_row_and_column(q, table_h, table_w)], dim=-1),
+        torch.cat([k, rows, cols], dim=-1),
+        F.pad(v, (0, 2 * side)),
+    )  # each (windows, side, side, c + 2 * side)
+    q, k, v = (part.flatten(1, 2)[:, None] for part in wide)  # (windows, 1, cells, c + 2 * side)
+    out = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    return out[..., :channels].reshape(windows, side, side, channels)
+
+
+def _by_row_and_column(q: Tensor, table_h: Tensor, table_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of queries (n, side, side, c) for the rows and the columns of keys, each the same."""
+    return q @ table_h, (q.transpose(1, 2) @ table_w).transpose(1, 2)  # (n, side, side, side)
 
 
 class VitBlock(nn.Module):

@@ -69,4 +69,4 @@ def test_reading_never_runs_far_ahead(path, monkeypatch):
     store = encode(FloodModel(), path, scales=[4])
     monkeypatch.setattr(Raster, "read", reading)
     encode(Counting(), path, store.path, scales=[1])
-    assert BATCH < most <= (READ_AHEAD + 2) * BATCH
+    assert BATCH < most <= READ_AHEAD + 2 * BATCH

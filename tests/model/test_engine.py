@@ -45,6 +45,13 @@ def test_unknown_wishes_are_refused(wish, match):
         load_model(**wish)
 
 
+def test_work_suits_the_device():
+    gpu = Engine(torch.device("cuda"), torch.bfloat16)
+    assert [engine.prompts(2**20) for engine in (CPU, gpu)] == [4, 256]
+    assert CPU.prompts(10**9) == 1
+    assert (CPU.images, gpu.images) == (1, 16)
+
+
 def test_features_in_bf16_are_told_apart_and_nearly_the_same(bf16):
     exact, light = load_model(device="cpu"), load_model(device="cpu", precision="bf16")
     assert (light.id, light.precision, light.device) == (f"{exact.id}-bf16", "bf16", "cpu")

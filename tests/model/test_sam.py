@@ -78,7 +78,9 @@ def test_a_prompt_s_answer_does_not_depend_on_its_company(model, features):
             np.testing.assert_allclose(scores[at], own_scores[0], atol=2e-5)
 
 
-def test_an_image_s_features_do_not_depend_on_its_company(model):
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_an_image_s_features_do_not_depend_on_its_company(model, monkeypatch, batch):
+    monkeypatch.setattr(model, "batch", batch)
     images = np.random.default_rng(2).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
     together = model.encode(images)
     for i in range(3):
@@ -132,6 +134,18 @@ def test_a_mask_prompt_is_drawn_as_its_probability():
     maps = draw_maps(Prompts(points, labels, None, mask), 2, 2)
     assert maps[0, 5].tolist() == [[-1, 0], [1, 0]]
     assert maps[0, :5].abs().max() == 0
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_zeros_before_a_kernel_are_padding(kernel):
+    """Of many channels apart, as of many together, one of which is not 0."""
+    torch.manual_seed(0)
+    apart = SameConv(4, 4, kernel, 2, groups=4).requires_grad_(False)
+    together = SameConv(4, 4, kernel, 2).requires_grad_(False)
+    together.weight.copy_(torch.diag_embed(apart.weight[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1))
+    together.bias.copy_(apart.bias)
+    x = torch.randn(2, 4, 12, 8)
+    torch.testing.assert_close(apart(x), together(x))
 
 
 def test_same_padding_is_tensorflow_s():

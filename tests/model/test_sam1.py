@@ -1,5 +1,7 @@
 """SAM behind the protocol, and what must be true of it whatever the weights are."""
 
+import copy
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,13 @@ from torch.nn import functional as F
 
 from geosam.model import sam1_weights
 from geosam.model.config import VIT_B, VIT_H, VIT_L
-from geosam.model.engine import Engine
+from geosam.model.engine import CPU, Engine
 from geosam.model.one_image import OneImage, attend
 from geosam.model.sam1 import MEAN, STD, Sam1
 from geosam.model.sam1_decoder import Upscale
 from geosam.model.sam1_runtime import UNDRAWN, Sam1Model
 from geosam.model.sam1_weights import build_sam1
-from geosam.model.vit import ImageAttention
+from geosam.model.vit import ImageAttention, folded
 from geosam.protocol import FILL
 from tests.references import KINDS, image, prompts
 from tests.seeded import TINY, official
@@ -172,6 +174,56 @@ def test_masks_of_bounded_size_change_nothing(monkeypatch):
     at_once = attention(x)
     monkeypatch.setattr("geosam.model.vit.MASK_NUMBERS", 3 * 4**4)
     torch.testing.assert_close(attention(x), at_once, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [3, 8])
+def test_positions_as_channels_are_positions_as_a_mask(monkeypatch, window):
+    """What a GPU does, on the CPU."""
+    torch.manual_seed(0)
+    attention = ImageAttention(TINY.encoder, window).requires_grad_(False)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 8, 8, TINY.encoder.width)
+    expected = attention(x)
+    monkeypatch.setattr("geosam.model.vit.masked", folded)
+    torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_images_at_once_are_images_one_by_one(model, monkeypatch, batch):
+    images = np.concatenate([image(i) for i in range(3)])
+    images[1, :, :100] = np.array(FILL)[:, None, None]
+    monkeypatch.setattr(model, "batch", batch)
+    together = model.encode(images)
+    for i in range(3):
+        alone = model.encode(images[i : i + 1])[0]
+        np.testing.assert_allclose(together[i], alone, atol=2e-3, rtol=0)
+
+
+def test_bf16_is_close_to_single_precision(model, features):
+    light = Sam1Model(copy.deepcopy(model.network), "tiny-0", Engine(CPU.device, torch.bfloat16))
+    assert light.id == "tiny-0-bf16"
+    own = light.encode(np.concatenate([image(0), image(1)])).astype(np.float32)
+    assert 0 < np.square(own - features).mean() ** 0.5 < 0.03 * features.std(dtype=np.float32)
+    for multimask in (True, False):
+        exact, scores = model.decode(features[0], ALL, multimask=multimask)
+        logits, near = light.decode(features[0], ALL, multimask=multimask)
+        assert np.abs(logits - exact).max() > 0
+        assert np.abs(near - scores).max() < 0.05
+        assert np.median(iou(logits, exact)) > 0.97
+        assert np.percentile(iou(logits, exact), 5) > 0.93
+
+
+def test_tokens_stay_exact_in_bf16(model):
+    light = Sam1Model(copy.deepcopy(model.network), "tiny-0", Engine(CPU.device, torch.bfloat16))
+    for key, value in light.network.state_dict().items():
+        cells = re.search(r"image_encoder|norm4|upscale|norm8", key)
+        assert value.dtype == (torch.bfloat16 if cells else torch.float32), key
+
+
+def iou(one, two):
+    one, two = one > 0, two > 0
+    return (one & two).sum((-1, -2)) / (one | two).sum((-1, -2)).clip(1)
 
 
 def test_sharing_the_image_changes_nothing():
