@@ -90,12 +90,12 @@ class Sam1MaskDecoder(nn.Module):
             dim=1,
         )  # (P, M, C/8)
         logits = torch.bmm(weights.to(x.dtype), x.flatten(1, 3).mT)  # (P, M, N * 4 * 4)
-        logits = logits.view(*weights.shape[:2], grid, grid, 2, 2, 2, 2)
-        return (
-            logits.permute(0, 1, 2, 4, 6, 3, 5, 7)
-            .reshape(*weights.shape[:2], 4 * grid, 4 * grid)
-            .float()
-        )
+        parts = logits.view(*weights.shape[:2], grid, grid, 2, 2, 2, 2)
+        parts = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)  # (P, M, h, 2, 2, w, 2, 2)
+        image = torch.empty(parts.shape, device=parts.device)
+        for row, col in ((0, 0), (0, 1), (1, 0), (1, 1)):  # long rows copy faster than pairs
+            image[:, :, :, :, row, :, :, col] = parts[:, :, :, :, row, :, :, col]
+        return image.view(*weights.shape[:2], 4 * grid, 4 * grid)
 
 
 def _wanted(multimask: bool) -> slice:
