@@ -10,7 +10,7 @@ import torch
 from geosam.errors import ModelError
 from geosam.protocol import Precision
 
-CACHE = 4 * 2**20  # bytes of cells that stay in a CPU's cache while they are worked on
+CACHE = 8 * 2**20  # bytes of cells that stay in a CPU's cache while they are worked on
 GPU_SHARE = 256 * 2**20  # bytes of cells that keep a GPU busy; the whole work takes ten times that
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

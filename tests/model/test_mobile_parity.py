@@ -3,6 +3,7 @@
 Golden arrays, made from theirs by `make_mobile_golden.py`, check it where it is not installed.
 """
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from geosam.model import mobile_weights
 from geosam.model.config import MOBILE_SAM
+from geosam.model.engine import CPU, Engine
 from geosam.model.mobile_weights import build_mobile_sam, mobile_shapes
 from geosam.model.sam1 import Sam1
 from geosam.model.sam1_runtime import Sam1Model
@@ -111,3 +113,10 @@ def test_at_full_size_it_is_the_reference_s():
         chosen = prompts(kind, 1024)
         expected = reference.decode(embedding, chosen, multimask=multimask)
         check(decode(network, embedding, chosen, multimask=multimask), expected)
+
+
+def test_bf16_is_close_to_single_precision(network):
+    exact = Sam1Model(network, "tiny-0")
+    light = Sam1Model(copy.deepcopy(network), "tiny-0", Engine(CPU.device, torch.bfloat16))
+    one, two = (model.encode(image()).astype(np.float32) for model in (exact, light))
+    assert 0 < np.square(one - two).mean() ** 0.5 < 0.03 * one.std()
