@@ -1,6 +1,6 @@
 """How much of a mask the lower precision changes, on real images.
 
-    python -m benchmarks.precision DATA [--objects 40]
+    python -m benchmarks.precision DATA [--objects 40] [--backend openvino]
 
 DATA is a folder of labelled scenes, as for `accuracy.py`. Objects are drawn at random, each with a
 tile round it; its box and a click inside are decoded by a model in fp32 and by one in bf16. IoU of
@@ -24,12 +24,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--backend", default="torch")
     parser.add_argument("--objects", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     models = [
-        load_model(arguments.model, device="cpu", precision=name) for name in ("fp32", "bf16")
+        load_model(arguments.model, device="cpu", precision=precision, backend=backend)
+        for precision, backend in (("fp32", "torch"), ("bf16", arguments.backend))
     ]
     print(f"{models[1].id} beside {models[0].id}: IoU of the masks, median / 5th percentile")
     print(f"{'':12}{'objects':>8}{'box':>18}{'click':>18}{'same choice':>12}")

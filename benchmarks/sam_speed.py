@@ -33,7 +33,7 @@ from geosam.model.config import VIT_B
 from geosam.model.engine import Engine
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import build_sam1
-from geosam.protocol import Model, Precision, TilePrompt
+from geosam.protocol import Backend, Model, Precision, TilePrompt
 from tests.references import HuggingFace, Meta, image
 from tests.seeded import in_hugging_face, official
 
@@ -74,13 +74,13 @@ def transformers() -> Runner:
     return Runner(reference.encode, decode)
 
 
-def sam_vit_b(precision: Precision) -> Runner:
+def sam_vit_b(precision: Precision, backend: Backend = "torch") -> Runner:
     network = build_sam1(official(VIT_B), Path("vit_b.pth"))
-    return geosam(Sam1Model(network, "vit-b", Engine.of("cpu", precision)))
+    return geosam(Sam1Model(network, "seeded-vit-b", Engine.of("cpu", precision, backend)))
 
 
-def nano(precision: Precision) -> Runner:
-    return geosam(load_model("nano", device="cpu", precision=precision))
+def nano(precision: Precision, backend: Backend = "torch") -> Runner:
+    return geosam(load_model("nano", device="cpu", precision=precision, backend=backend))
 
 
 def geosam(model: Model) -> Runner:
@@ -93,10 +93,14 @@ ENGINES: dict[str, dict[tuple[str, str], Callable[[], Runner]]] = {
         ("transformers", "fp32"): transformers,
         ("torch", "fp32"): partial(sam_vit_b, "fp32"),
         ("torch", "bf16"): partial(sam_vit_b, "bf16"),
+        ("openvino", "fp32"): partial(sam_vit_b, "fp32", "openvino"),
+        ("openvino", "bf16"): partial(sam_vit_b, "bf16", "openvino"),
     },
     "nano": {
         ("torch", "fp32"): partial(nano, "fp32"),
         ("torch", "bf16"): partial(nano, "bf16"),
+        ("openvino", "fp32"): partial(nano, "fp32", "openvino"),
+        ("openvino", "bf16"): partial(nano, "bf16", "openvino"),
     },
 }
 SIZES = {"vit-b": 1024, "nano": 512}

@@ -36,16 +36,16 @@ def load_model(
         device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
         precision: "fp32"; or "bf16", faster on hardware that has it and less exact. Its features
             are told apart from those in fp32.
-        backend: what runs the image encoder.
+        backend: what runs the image encoder: "torch"; or "openvino", faster on a CPU and in fp32
+            with the same features. It compiles a model once, which takes some seconds; where it
+            cannot, torch is used, with a warning.
 
     Raises:
         ModelError: there is no model of that name and no file at that path, it was not fetched, or
             device, precision or backend are not to be had here.
         WeightsError: the file does not hold the weights of such a network.
     """
-    engine = Engine.of(device, precision)
-    if backend != "torch":
-        raise ModelError(f"Backend {backend!r}: not to be had here (expected torch). Leave it out.")
+    engine = Engine.of(device, precision, backend)
     path, expected_id = _find(name)
     weights, digits = read_weights(path)
     model_id = f"{path.stem}-{digits}"

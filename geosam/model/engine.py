@@ -2,13 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from geosam.errors import ModelError
-from geosam.protocol import Precision
+from geosam.model.openvino_encoder import Encoder, check_openvino, on_openvino
+from geosam.protocol import Backend, Precision
 
 CACHE = 8 * 2**20  # bytes of cells that stay in a CPU's cache while they are worked on
 GPU_SHARE = 256 * 2**20  # bytes of cells that keep a GPU busy; the whole work takes ten times that
@@ -24,23 +26,34 @@ class Engine:
         device: a CPU or a GPU.
         dtype: of whatever is done to the cells of images; the few tokens of prompts always have
             single precision.
+        backend: what runs the image encoder; all else is torch's.
     """
 
     device: torch.device
     dtype: torch.dtype
+    backend: Backend = "torch"
 
     @classmethod
-    def of(cls, device: str = "auto", precision: Precision = "fp32") -> Self:
+    def of(
+        cls, device: str = "auto", precision: Precision = "fp32", backend: Backend = "torch"
+    ) -> Self:
         """The engine that a user names.
 
         Args:
             device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
             precision: "fp32", or "bf16" on hardware that has it.
+            backend: "torch", or "openvino", which is for the CPU.
 
         Raises:
-            ModelError: there is no such device here, or it cannot compute in that precision.
+            ModelError: there is no such device or backend here, or it cannot compute in that
+                precision.
         """
-        found = _device(device)
+        if backend not in get_args(Backend):
+            raise ModelError(
+                f"Backend {backend!r}: not known (expected {' or '.join(get_args(Backend))}). "
+                "Choose one."
+            )
+        found = _device("cpu" if (device, backend) == ("auto", "openvino") else device)
         if precision not in DTYPES:
             raise ModelError(
                 f"Precision {precision!r}: not known (expected {' or '.join(DTYPES)}). Choose one."
@@ -50,12 +63,32 @@ class Engine:
                 f"Precision bf16: {found} has no instructions for it (expected AVX512-BF16 or AMX "
                 "of a CPU, or a GPU since Ampere). Use fp32."
             )
-        return cls(found, DTYPES[precision])
+        if backend == "openvino":
+            if found.type != "cpu":
+                raise ModelError(
+                    f"Backend openvino: asked for on {found} (expected cpu). Use torch on a GPU."
+                )
+            check_openvino()
+        return cls(found, DTYPES[precision], backend)
 
     @property
     def precision(self) -> Precision:
         """The name of the precision."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    def encoder(self, encoder: nn.Module, name: str, size: int) -> Encoder:
+        """An image encoder, in single precision on this device, as it is to be run.
+
+        Args:
+            encoder: images (B, 3, S, S), uint8 -> features (B, C, h, w); its weights change.
+            name: the model's id.
+            size: S.
+        """
+        if self.backend == "openvino":
+            found = on_openvino(encoder, name, size, self.precision)
+            if found is not encoder:
+                return found
+        return encoder.to(self.dtype)
 
     @property
     def suffix(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from geosam.model.engine import CPU, Engine
 from geosam.model.focus import Focus, gather
 from geosam.model.prompt_batches import batches, stack
-from geosam.model.sam import Sam, pack, unpack
+from geosam.model.sam import PackedEncoder, Sam, unpack
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
 UNSEEN = -20.0  # logit of what lies outside a prompt's focus
@@ -20,9 +20,11 @@ class SamModel:
     def __init__(self, network: Sam, name: str, engine: Engine = CPU) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False).to(engine.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub
-        self.network.image_encoder.to(engine.dtype)
         self.engine = engine
         self.id = name + engine.suffix
+        self.encoder = engine.encoder(
+            PackedEncoder(network.image_encoder), self.id, network.config.size
+        )
         self.precision: Precision = engine.precision
         self.device, self.batch = str(engine.device), engine.images
         config = network.config
@@ -37,9 +39,7 @@ class SamModel:
         features = np.empty((len(images), *self.feature_shape), np.float16)
         for start in range(0, len(images), self.batch):
             some = slice(start, start + self.batch)
-            pixels = self.engine.tensor(images[some]).float()
-            own = self.network.encode(pixels.to(memory_format=torch.channels_last))
-            features[some] = pack(own).half().cpu()
+            features[some] = self.encoder(self.engine.tensor(images[some])).half().cpu()
         return features
 
     @torch.inference_mode()

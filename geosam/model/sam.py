@@ -56,6 +56,19 @@ class Sam(nn.Module):
         return logits, scores
 
 
+class PackedEncoder(nn.Module):
+    """An image encoder whose features are packed."""
+
+    def __init__(self, image_encoder: NanoEncoder) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S), uint8 -> features (B, packed_channels, S/16, S/16)."""
+        pixels = images.float().to(memory_format=torch.channels_last)
+        return pack(self.image_encoder(pixels))
+
+
 def pack(features: Features) -> Tensor:
     """All features folded to stride 16 by space-to-depth: (B, packed_channels, S/16, S/16)."""
     return torch.cat(

@@ -15,6 +15,7 @@ from geosam.model.sam1_decoder import Sam1MaskDecoder
 from geosam.model.sam1_prompts import Sam1PromptEncoder
 from geosam.model.tiny_vit import TinyVitEncoder
 from geosam.model.vit import VitEncoder
+from geosam.protocol import FILL
 
 MEAN = (123.675, 116.28, 103.53)  # grey levels of red, green, blue: ImageNet's
 STD = (58.395, 57.12, 57.375)
@@ -48,11 +49,7 @@ class Sam1(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S), grey levels 0..255 -> embeddings (B, C, S/16, S/16)."""
-        mean, std = (
-            torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD)
-        )  # (3, 1, 1)
-        pixels = ((images - mean) / std).to(next(self.image_encoder.parameters()).dtype)
-        embedding: Tensor = self.image_encoder(pixels)
+        embedding: Tensor = self.image_encoder(_normalised(images, self.image_encoder))
         return embedding
 
     def prepare(self, embedding: Tensor) -> OneImage:
@@ -75,3 +72,25 @@ class Sam1(nn.Module):
             own = changed.flatten(2).transpose(1, 2).contiguous()  # (P, N, C)
             own = own.to(image.cells.dtype)
         return Looked(*self.mask_decoder.look(image, self.prompt_encoder.sparse(prompts), own))
+
+
+class TileEncoder(nn.Module):
+    """The image encoder for tiles, which have `FILL` where there is no data."""
+
+    def __init__(self, image_encoder: VitEncoder | TinyVitEncoder) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S), uint8 -> embeddings (B, C, S/16, S/16); `FILL` as exact mean."""
+        fill, mean = (torch.tensor(v, device=images.device)[:, None, None] for v in (FILL, MEAN))
+        empty = (images == fill).all(1, keepdim=True)  # (B, 1, S, S)
+        pixels = torch.where(empty, mean, images.float())
+        embedding: Tensor = self.image_encoder(_normalised(pixels, self.image_encoder))
+        return embedding
+
+
+def _normalised(images: Tensor, encoder: nn.Module) -> Tensor:
+    """Grey levels 0..255 of images (B, 3, S, S) as the encoder takes them."""
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
+    return ((images - mean) / std).to(next(encoder.parameters()).dtype)

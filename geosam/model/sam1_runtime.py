@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from geosam.model.engine import CPU, Engine
 from geosam.model.prompt_batches import batches, stack
-from geosam.model.sam1 import MEAN, Looked, Sam1
-from geosam.protocol import FILL, Features, Floats, Images, Precision, TilePrompt
+from geosam.model.sam1 import Looked, Sam1, TileEncoder
+from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
 UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
 
@@ -25,10 +24,13 @@ class Sam1Model:
 
     def __init__(self, network: Sam1, name: str, engine: Engine = CPU) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False)
-        self.network.cells_in(engine.dtype)
         self.network.to(engine.device)
         self.engine = engine
         self.id = name + engine.suffix
+        self.encoder = engine.encoder(
+            TileEncoder(network.image_encoder), self.id, network.config.size
+        )
+        self.network.cells_in(engine.dtype)
         self.precision: Precision = engine.precision
         self.device, self.batch = str(engine.device), engine.images
         config = network.config
@@ -43,8 +45,7 @@ class Sam1Model:
         features = np.empty((len(images), *self.feature_shape), np.float16)
         for start in range(0, len(images), self.batch):
             some = slice(start, start + self.batch)
-            pixels = _pixels(self.engine.tensor(images[some]))
-            features[some] = self.network.encode(pixels).half().cpu()
+            features[some] = self.encoder(self.engine.tensor(images[some])).half().cpu()
         return features
 
     @torch.inference_mode()
@@ -84,10 +85,3 @@ class Sam1Model:
             if len(drawn):
                 logits[drawn] = decoder.logits(*looked, multimask=multimask).cpu()
         return logits, scores.clip(0, 1)
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Images (B, 3, S, S) as numbers, with `FILL` as the exact mean."""
-    fill, mean = (torch.tensor(v, device=images.device)[:, None, None] for v in (FILL, MEAN))
-    empty = (images == fill).all(1, keepdim=True)  # (B, 1, S, S)
-    return torch.where(empty, mean, images.float())

@@ -39,11 +39,12 @@ class ImageAttention(nn.Module):
         batch, height, width, channels = x.shape
         side = self.window
         rows, cols = -(-height // side), -(-width // side)
-        qkv = self.qkv(x)  # (B, H, W, 3C)
-        if (rows * side, cols * side) != (height, width):
-            padded = self.qkv.bias.expand(batch, rows * side, cols * side, -1).clone()
-            padded[:, :height, :width] = qkv
-            qkv = padded  # (B, rows * side, cols * side, 3C)
+        if (rows * side, cols * side) == (height, width):
+            qkv = self.qkv(x)  # (B, H, W, 3C)
+        else:
+            qkv = F.linear(x, self.qkv.weight)  # (B, H, W, 3C)
+            edges = (0, 0, 0, cols * side - width, 0, rows * side - height)
+            qkv = F.pad(qkv, edges).add_(self.qkv.bias)  # (B, rows * side, cols * side, 3C)
         qkv = qkv.view(batch, rows, side, cols, side, 3, self.heads, -1)
         q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(1, 4)  # 3 x (windows, side, side, c)
         out = self._attend(q, k, v)  # (windows, side, side, c), one for each head too
@@ -81,7 +82,8 @@ def masked(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) ->
     parts = []
     for some in zip(*(torch.split(part, steps) for part in (q, k, v)), strict=True):
         by_row, by_col = _by_row_and_column(some[0], table_h, table_w)
-        mask = torch.add(by_row[..., None], by_col[..., None, :], out=buffer[: len(by_row)])
+        own = None if torch.jit.is_tracing() else buffer[: len(by_row)]  # type: ignore[attr-defined,no-untyped-call]
+        mask = torch.add(by_row[..., None], by_col[..., None, :], out=own)
         out = F.scaled_dot_product_attention(
             some[0].flatten(1, 2)[:, None],
             some[1].flatten(1, 2)[:, None],
