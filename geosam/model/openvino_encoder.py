@@ -84,12 +84,13 @@ def on_openvino(encoder: nn.Module, name: str, size: int, precision: Precision) 
         if compiled is None:
             _compile(encoder, path, size, precision)
             compiled = _read(path, precision)
-        if compiled is None:
-            return encoder
+        reason = f"{path} cannot be read"
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+        compiled, reason = None, _reason(error)
+    if compiled is None:
         log.warning(
             "Backend openvino: %s: %s. Encoding with torch in %s instead, which is slower; leave "
-            "the backend out to be rid of this message.", name, _reason(error), precision,
+            "the backend out to be rid of this message.", name, reason, precision,
         )  # fmt: skip
         return encoder
     encoder.to_empty(device="meta")
@@ -125,7 +126,7 @@ def _read(path: Path, precision: Precision) -> "openvino.CompiledModel | None":
     try:
         return openvino.Core().import_model(path.read_bytes(), "CPU", wanted)
     except RuntimeError as error:
-        log.warning("%s: %s. It is made again.", path, _reason(error))
+        log.warning("%s: %s. It is removed, and made again if need be.", path, _reason(error))
         path.unlink()
         return None
 
