@@ -1,10 +1,11 @@
 """The models whose weights can be fetched, and where they are kept. Nothing here uses the network.
 
-Sources: URLs and licences as in the READMEs of segment-anything and MobileSAM. No sha256 is
+Sources: URLs and licences as in the READMEs of segment-anything, MobileSAM and sam2. No sha256 is
 published there: sizes and hashes are those on which independent projects agree that fetch these
-files. Those of SAM stand in micro_sam (computational-cell-analytics/micro-sam, util.py) and in
-SlicerSegmentWithSAM (mazurowski-lab); the six digits in its files' names begin their MD5. Those of
-MobileSAM stand in QPane (Artificial Sweetener) and, with the size, in libreyolo (LibreYOLO).
+files. Those of SAM and SAM 2.1 stand in micro_sam (computational-cell-analytics/micro-sam, util.py,
+v2/util.py), those of SAM also in SlicerSegmentWithSAM (mazurowski-lab); the six digits in the names
+of SAM's files begin their MD5. Those of MobileSAM stand in QPane (Artificial Sweetener) and, with
+the size, in libreyolo (LibreYOLO).
 """
 
 import hashlib
@@ -59,6 +60,7 @@ class WeightsFile:
 
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything/"
+_META_2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 PUBLISHED = {
     file.name: file
     for file in (
@@ -79,6 +81,22 @@ PUBLISHED = {
             "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
             40_728_226, "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
             "Apache-2.0", 1024,
+        ),
+        WeightsFile(
+            "sam2.1-hiera-tiny", _META_2 + "sam2.1_hiera_tiny.pt", 156_008_466,
+            "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", "Apache-2.0", 1024,
+        ),
+        WeightsFile(
+            "sam2.1-hiera-small", _META_2 + "sam2.1_hiera_small.pt", 184_416_285,
+            "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38", "Apache-2.0", 1024,
+        ),
+        WeightsFile(
+            "sam2.1-hiera-base-plus", _META_2 + "sam2.1_hiera_base_plus.pt", 323_606_802,
+            "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5", "Apache-2.0", 1024,
+        ),
+        WeightsFile(
+            "sam2.1-hiera-large", _META_2 + "sam2.1_hiera_large.pt", 898_083_611,
+            "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318", "Apache-2.0", 1024,
         ),
     )
 }  # fmt: skip

@@ -10,6 +10,8 @@ from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import CONFIGS, build_sam1, is_sam1
+from geosam.model.sam2_runtime import Sam2Model
+from geosam.model.sam2_weights import CONFIGS_2, build_sam2, is_sam2
 from geosam.model.weights import fill, read_weights
 from geosam.protocol import Backend, Precision
 from geosam.registry import PUBLISHED
@@ -24,15 +26,17 @@ def load_model(
     device: str = "auto",
     precision: Precision = "fp32",
     backend: Backend = "torch",
-) -> SamModel | Sam1Model:
+) -> SamModel | Sam1Model | Sam2Model:
     """Load a model by name, or from a file of weights. Never uses the network.
 
     Args:
-        name: "nano", whose weights are embedded; "sam-vit-b", "sam-vit-l", "sam-vit-h" or
-            "mobile-sam", once `geosam models pull` has fetched them; or the path of a file, whose
-            network is told by the names of its tensors: nano's (.safetensors); SAM ViT-B, ViT-L or
-            ViT-H as Meta publishes them (.pth) or as transformers saves them (.safetensors);
-            MobileSAM as its authors publish it (.pt), or the same tensors in .safetensors.
+        name: "nano", whose weights are embedded; "sam-vit-b", "sam-vit-l", "sam-vit-h",
+            "mobile-sam", "sam2.1-hiera-tiny", "sam2.1-hiera-small", "sam2.1-hiera-base-plus" or
+            "sam2.1-hiera-large", once `geosam models pull` has fetched them; or the path of a file,
+            whose network is told by the names of its tensors: nano's (.safetensors); SAM ViT-B,
+            ViT-L or ViT-H, or SAM 2.1 Hiera tiny, small, base-plus or large, as Meta publishes them
+            (.pth, .pt) or as transformers saves them (.safetensors); MobileSAM as its authors
+            publish it (.pt), or the same tensors in .safetensors.
         device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
         precision: "fp32"; or "bf16", faster on hardware that has it and less exact. Its features
             are told apart from those in fp32.
@@ -58,10 +62,13 @@ def load_model(
         return Sam1Model(build_sam1(weights, path), model_id, engine)
     if MOBILE_MARK in weights:
         return Sam1Model(build_mobile_sam(weights, path), model_id, engine)
+    if is_sam2(weights):
+        return Sam2Model(build_sam2(weights, path), model_id, engine)
     if NANO_MARK not in weights:
+        known = ", ".join(["nano", *CONFIGS, "MobileSAM", *CONFIGS_2])
         raise WeightsError(
             f"{path}: tensors such as {min(weights, default='none at all')} (expected those of "
-            f"nano, {', '.join(CONFIGS)}, MobileSAM). Use one of these models."
+            f"{known}). Use one of these models."
         )
     network = Sam(NANO)
     fill(network, weights, path, "nano")

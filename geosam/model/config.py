@@ -35,8 +35,8 @@ class TwoWayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamConfig(TwoWayConfig):
-    """Shapes of nano.
+class SkipConfig(TwoWayConfig):
+    """Shapes of networks with finer features beside the image embedding.
 
     Attributes:
         skip_channels: channels of the stride-8 and the stride-4 features.
@@ -49,6 +49,11 @@ class SamConfig(TwoWayConfig):
         """Channels of all features folded to stride 16 (space to depth)."""
         stride8, stride4 = self.skip_channels
         return self.width + 4 * stride8 + 16 * stride4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamConfig(SkipConfig):
+    """Shapes of nano."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,47 @@ class Sam1Config(TwoWayConfig):
     mask_width: int = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HieraConfig:
+    """Shapes of a hierarchical vision transformer with windows; four stages at strides 4 to 32.
+
+    Attributes:
+        width: channels of the first stage; each further stage doubles channels and heads.
+        heads: attention heads of the first stage.
+        depths: blocks of each stage.
+        windows: side of a window in each stage, cells. The first block of a stage still has the
+            windows of the stage before, whose cells it takes.
+        looks_everywhere: the blocks, from 0, whose attention is global.
+        background: side of the coarse position embedding.
+    """
+
+    width: int
+    heads: int
+    depths: tuple[int, int, int, int]
+    looks_everywhere: tuple[int, ...]
+    windows: tuple[int, int, int, int] = (8, 4, 14, 7)
+    background: int = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sam2Config(SkipConfig):
+    """Shapes of SAM 2.1 for images (Ravi et al. 2024).
+
+    Attributes:
+        encoder: the trunk of the image encoder.
+        mask_width: channels inside the encoder of mask prompts.
+    """
+
+    encoder: HieraConfig
+    size: int = 1024
+    width: int = 256
+    heads: int = 8
+    depth: int = 2
+    mlp_width: int = 2048
+    mask_width: int = 16
+    skip_channels: tuple[int, int] = (64, 32)
+
+
 NANO = SamConfig(size=512, width=128, skip_channels=(32, 16), heads=4, depth=2, mlp_width=512)
 VIT_B = Sam1Config(encoder=VitConfig(width=768, depth=12, heads=12, looks_everywhere=(2, 5, 8, 11)))
 VIT_L = Sam1Config(
@@ -128,3 +174,20 @@ MOBILE_SAM = Sam1Config(
         widths=(64, 128, 160, 320), depths=(2, 2, 6, 2), heads=(4, 5, 10), windows=(7, 14, 7)
     )
 )
+HIERA_TINY = Sam2Config(
+    encoder=HieraConfig(width=96, heads=1, depths=(1, 2, 7, 2), looks_everywhere=(5, 7, 9))
+)
+HIERA_SMALL = Sam2Config(
+    encoder=HieraConfig(width=96, heads=1, depths=(1, 2, 11, 2), looks_everywhere=(7, 10, 13))
+)
+HIERA_BASE_PLUS = Sam2Config(
+    encoder=HieraConfig(
+        width=112, heads=2, depths=(2, 3, 16, 3), looks_everywhere=(12, 16, 20), background=14
+    )
+)
+HIERA_LARGE = Sam2Config(
+    encoder=HieraConfig(
+        width=144, heads=2, depths=(2, 6, 36, 4), looks_everywhere=(23, 33, 43),
+        windows=(8, 4, 16, 8),
+    )
+)  # fmt: skip

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from geosam.model.config import MOBILE_SAM
+from geosam.model.published import filled, published_shapes, rename
 from geosam.model.sam1 import Sam1
-from geosam.model.sam1_weights import filled, meta_names, published_shapes, rename
+from geosam.model.sam1_weights import meta_names
 from geosam.model.weights import Weights, check_weights
 
 MODEL = "MobileSAM"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geosam.model.config import SamConfig
+from geosam.model.config import SamConfig, SkipConfig
 from geosam.model.image_encoder import Features, NanoEncoder
 from geosam.model.mask_decoder import MaskDecoder
 from geosam.model.prompt_encoder import PromptEncoder, Prompts
@@ -81,7 +81,7 @@ def pack(features: Features) -> Tensor:
     )
 
 
-def unpack(packed: Tensor, config: SamConfig) -> Features:
+def unpack(packed: Tensor, config: SkipConfig) -> Features:
     """The inverse of `pack`."""
     skip8, skip4 = config.skip_channels
     embedding, stride8, stride4 = torch.split(packed, [config.width, 4 * skip8, 16 * skip4], dim=1)

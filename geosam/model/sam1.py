@@ -49,7 +49,7 @@ class Sam1(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S), grey levels 0..255 -> embeddings (B, C, S/16, S/16)."""
-        embedding: Tensor = self.image_encoder(_normalised(images, self.image_encoder))
+        embedding: Tensor = self.image_encoder(normalised(images, self.image_encoder))
         return embedding
 
     def prepare(self, embedding: Tensor) -> OneImage:
@@ -86,11 +86,11 @@ class TileEncoder(nn.Module):
         fill, mean = (torch.tensor(v, device=images.device)[:, None, None] for v in (FILL, MEAN))
         empty = (images == fill).all(1, keepdim=True)  # (B, 1, S, S)
         pixels = torch.where(empty, mean, images.float())
-        embedding: Tensor = self.image_encoder(_normalised(pixels, self.image_encoder))
+        embedding: Tensor = self.image_encoder(normalised(pixels, self.image_encoder))
         return embedding
 
 
-def _normalised(images: Tensor, encoder: nn.Module) -> Tensor:
+def normalised(images: Tensor, encoder: nn.Module) -> Tensor:
     """Grey levels 0..255 of images (B, 3, S, S) as the encoder takes them."""
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
     return ((images - mean) / std).to(next(encoder.parameters()).dtype)

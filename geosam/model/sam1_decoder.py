@@ -5,11 +5,13 @@ known before the upscaling, which takes a good part of the time, so a caller may
 prompts whose masks it does not want.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geosam.model.config import Sam1Config
+from geosam.model.config import TwoWayConfig
 from geosam.model.layers import MLP, LayerNorm2d
 from geosam.model.mask_decoder import MASKS
 from geosam.model.one_image import OneImage, attend
@@ -31,10 +33,10 @@ class Upscale(nn.Module):
         return torch.unflatten(parts, -1, (4, -1))
 
 
-class Sam1MaskDecoder(nn.Module):
-    """Masks at stride 4 from prompts and an image embedding."""
+class CellDecoder(nn.Module):
+    """What SAM's and SAM 2's decoders have in common; cells are upscaled each for itself."""
 
-    def __init__(self, config: Sam1Config) -> None:
+    def __init__(self, config: TwoWayConfig) -> None:
         super().__init__()
         width = config.width
         self.grid = config.grid
@@ -52,6 +54,29 @@ class Sam1MaskDecoder(nn.Module):
         norms = [layer.norm4 for layer in self.transformer.layers]
         for part in (*norms, self.upscale8, self.norm8, self.upscale4):
             part.to(dtype)
+
+    def norm_gelu(self, x: Tensor) -> Tensor:
+        """Parts of cells (P, N, 4, C/4) at stride 8, normalised and activated."""
+        norm = self.norm8
+        return F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+
+    def draw(self, tokens: Tensor, parts: Tensor, masks: Iterable[int]) -> Tensor:
+        """Parts of cells (P, N, 4, 4, C/8) at stride 4 to logits (P, M, 4h, 4w) of some masks."""
+        weights = torch.stack(
+            [self.hypernetworks[i](tokens[:, 1 + i]) for i in masks], dim=1
+        )  # (P, M, C/8)
+        logits = torch.bmm(weights.to(parts.dtype), parts.flatten(1, 3).mT)  # (P, M, N * 4 * 4)
+        grid = self.grid
+        split = logits.view(*weights.shape[:2], grid, grid, 2, 2, 2, 2)
+        split = split.permute(0, 1, 2, 4, 6, 3, 5, 7)  # (P, M, h, 2, 2, w, 2, 2)
+        image = torch.empty(split.shape, device=split.device)
+        for row, col in ((0, 0), (0, 1), (1, 0), (1, 1)):  # long rows copy faster than pairs
+            image[:, :, :, :, row, :, :, col] = split[:, :, :, :, row, :, :, col]
+        return image.view(*weights.shape[:2], 4 * grid, 4 * grid)
+
+
+class Sam1MaskDecoder(CellDecoder):
+    """Masks at stride 4 from prompts and an image embedding."""
 
     def look(self, image: OneImage, sparse: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Prompts and image see each other.
@@ -79,23 +104,9 @@ class Sam1MaskDecoder(nn.Module):
         Both upscalings have kernels as large as their stride, so they are products with one row a
         cell; only the finished logits are put in the order of an image.
         """
-        grid = self.grid
-        x = self.upscale8(cells)  # (P, N, 4, C/4)
-        x = F.gelu(
-            F.layer_norm(x, x.shape[-1:], self.norm8.weight, self.norm8.bias, self.norm8.eps)
-        )
+        x = self.norm_gelu(self.upscale8(cells))  # (P, N, 4, C/4)
         x = F.gelu(self.upscale4(x))  # (P, N, 4, 4, C/8)
-        weights = torch.stack(
-            [self.hypernetworks[i](tokens[:, 1 + i]) for i in range(MASKS)[_wanted(multimask)]],
-            dim=1,
-        )  # (P, M, C/8)
-        logits = torch.bmm(weights.to(x.dtype), x.flatten(1, 3).mT)  # (P, M, N * 4 * 4)
-        parts = logits.view(*weights.shape[:2], grid, grid, 2, 2, 2, 2)
-        parts = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)  # (P, M, h, 2, 2, w, 2, 2)
-        image = torch.empty(parts.shape, device=parts.device)
-        for row, col in ((0, 0), (0, 1), (1, 0), (1, 1)):  # long rows copy faster than pairs
-            image[:, :, :, :, row, :, :, col] = parts[:, :, :, :, row, :, :, col]
-        return image.view(*weights.shape[:2], 4 * grid, 4 * grid)
+        return self.draw(tokens, x, range(MASKS)[_wanted(multimask)])
 
 
 def _wanted(multimask: bool) -> slice:

@@ -6,7 +6,7 @@ Source: Kirillov et al. 2023, app. A; segment_anything/modeling/prompt_encoder.p
 import torch
 from torch import Tensor, nn
 
-from geosam.model.config import Sam1Config
+from geosam.model.config import Sam1Config, Sam2Config
 from geosam.model.layers import LayerNorm2d
 from geosam.model.prompt_encoder import PointEncoder, Prompts
 
@@ -14,7 +14,7 @@ from geosam.model.prompt_encoder import PointEncoder, Prompts
 class Sam1PromptEncoder(PointEncoder):
     """Points and boxes to sparse tokens, masks to an addition to the image embedding."""
 
-    def __init__(self, config: Sam1Config) -> None:
+    def __init__(self, config: Sam1Config | Sam2Config) -> None:
         super().__init__(config)
         width = config.mask_width
         self.mask_downscaling = nn.Sequential(

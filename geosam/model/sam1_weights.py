@@ -3,21 +3,15 @@
 Sources of the names: segment_anything/modeling; transformers/models/sam/modeling_sam.py.
 """
 
-import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
-from torch import Tensor
 
 from geosam.errors import WeightsError
 from geosam.model.config import VIT_B, VIT_H, VIT_L, Sam1Config
+from geosam.model.published import filled, rename
 from geosam.model.sam1 import Sam1
-from geosam.model.weights import Weights, check_weights
-
-Names: TypeAlias = Callable[[str], tuple[str, ...]]
-"""From a key of `Sam1` to those of a file: one, or those of the tensor's rows."""
+from geosam.model.weights import Weights
 
 CONFIGS = {"SAM ViT-B": VIT_B, "SAM ViT-L": VIT_L, "SAM ViT-H": VIT_H}
 META_MARK = "image_encoder.patch_embed.proj.weight"
@@ -86,32 +80,11 @@ def build_sam1(weights: Weights, path: Path) -> Sam1:
     names, mark = meta_names, META_MARK
     if HUGGING_FACE_MARK in weights:
         names, mark = hugging_face_names, HUGGING_FACE_MARK
-        weights = _code_once(weights, path)
+        weights = code_once(weights, path)
     model, config = _config(len(weights[mark]), path)
     with torch.device("meta"):  # no numbers are made that would be overwritten
         network = Sam1(config)
     return filled(network, weights, names, path, model)
-
-
-def filled(network: Sam1, weights: Weights, names: Names, path: Path, model: str) -> Sam1:
-    """A network of no numbers yet, with the tensors that `names` finds for it in weights.
-
-    Raises:
-        WeightsError: keys or shapes differ from the network's, or there is a NaN.
-    """
-    check_weights(path, weights, published_shapes(network, names), model)
-    state = {
-        key: _joined([weights[name] for name in names(key)]).view(value.shape).float()
-        for key, value in network.state_dict().items()
-    }
-    network.load_state_dict(state, assign=True)
-    return network
-
-
-def published_shapes(network: Sam1, names: Names) -> dict[str, torch.Size]:
-    """The shapes of a network's published tensors, under the names that `names` gives them."""
-    own = network.state_dict()
-    return {name: _shape(value, names(key)) for key, value in own.items() for name in names(key)}
 
 
 def meta_names(key: str) -> tuple[str, ...]:
@@ -126,24 +99,6 @@ def hugging_face_names(key: str) -> tuple[str, ...]:
     return tuple(rename(name, _TO_HUGGING_FACE) for name in meta_names(key))
 
 
-def rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
-    """A key after replacements by regular expressions; all that match apply, in order."""
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _shape(value: Tensor, names: tuple[str, ...]) -> torch.Size:
-    """Shape of each of the published tensors that make up one of ours: embeddings have rows."""
-    if value.ndim == 1 and names[0].endswith("_embed.weight"):
-        return torch.Size((1, *value.shape))
-    return torch.Size((len(value) // len(names), *value.shape[1:]))
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)  # gigabytes are not copied
-
-
 def _config(width: int, path: Path) -> tuple[str, Sam1Config]:
     for model, config in CONFIGS.items():
         if config.encoder.width == width:
@@ -154,7 +109,7 @@ def _config(width: int, path: Path) -> tuple[str, Sam1Config]:
     )
 
 
-def _code_once(weights: Weights, path: Path) -> Weights:
+def code_once(weights: Weights, path: Path) -> Weights:
     """The weights with the positional code under one of its two names."""
     if _CODE_AGAIN not in weights:
         return weights

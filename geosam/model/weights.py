@@ -55,6 +55,8 @@ def read_weights(path: Path) -> tuple[Weights, str]:
         raise WeightsError(
             f"{path}: {reason} (expected {expected}). Fetch or export the weights again."
         ) from error
+    if isinstance(weights, dict) and weights.keys() == {"model"}:  # as Meta saves SAM 2
+        weights = weights["model"]
     others = (
         [f"{key} is a {type(value).__name__}" for key, value in weights.items()
          if not isinstance(value, Tensor)]

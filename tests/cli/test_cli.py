@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from geosam.cli import main
+from geosam.registry import PUBLISHED
 from geosam.verbs import encode
 from tests.fakes import FloodModel, discs, write_raster
 from tiles import FeatureStore
@@ -198,7 +199,7 @@ def test_vectorize_labels(tmp_path):
 def test_models_are_listed(tmp_path, monkeypatch):
     monkeypatch.setenv("GEOSAM_CACHE", str(tmp_path))
     nano, *others = json.loads(run("models", "list", "--json").stdout)
-    assert [row["name"] for row in others] == ["sam-vit-b", "sam-vit-l", "sam-vit-h", "mobile-sam"]
+    assert [row["name"] for row in others] == list(PUBLISHED)
     assert {row["weights"] for row in others} == {"not fetched"}
     assert nano["name"] == "nano"
     assert re.fullmatch(r"nano-[0-9a-f]{8}", nano["id"])

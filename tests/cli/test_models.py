@@ -8,11 +8,11 @@ import torch
 
 from geosam import load_model, registry
 from geosam.errors import ModelError, WeightsError
-from geosam.model import sam1_weights
+from geosam.model import sam1_weights, sam2_weights
 from geosam.registry import WeightsFile
 from tests.cli.test_cli import ortho, run  # noqa: F401  # a fixture
 from tests.geosam.test_download import environment, server  # noqa: F401  # fixtures
-from tests.seeded import TINY, official
+from tests.seeded import TINY, TINY_2, official, official_2
 
 
 @pytest.fixture
@@ -24,6 +24,20 @@ def tiny(server, tmp_path, monkeypatch):  # noqa: F811
     file = WeightsFile("tiny", f"{server.url}/sam_tiny.pth", len(server.data), digest, "MIT", 256)
     monkeypatch.setitem(registry.PUBLISHED, "tiny", file)
     monkeypatch.setitem(sam1_weights.CONFIGS, "tiny", TINY)
+    return file
+
+
+@pytest.fixture
+def tiny_2(tiny, tmp_path, monkeypatch):
+    """A SAM 2 under the same name, fetched already."""
+    path = tmp_path / "tiny_2.pt"
+    torch.save({"model": official_2()}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    file = WeightsFile("tiny", "https://example.com/sam2_tiny.pt", 1, digest, "MIT", 256)
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(file.path)
+    monkeypatch.setitem(registry.PUBLISHED, "tiny", file)
+    monkeypatch.setitem(sam2_weights.CONFIGS_2, "tiny", TINY_2)
     return file
 
 
@@ -65,6 +79,14 @@ def test_unknown_models_and_absent_servers_are_one_line(tiny, monkeypatch):
 
 def test_every_verb_takes_sam(tiny, ortho):  # noqa: F811
     run("models", "pull", "tiny")
+    check_every_verb(tiny, ortho)
+
+
+def test_every_verb_takes_sam_2(tiny_2, ortho):  # noqa: F811
+    check_every_verb(tiny_2, ortho)
+
+
+def check_every_verb(tiny, ortho):  # noqa: F811
     store = ortho.with_name("features.zarr")
     run("encode", ortho, "-o", store, "--model", "tiny", "--scales", "1,2")
     prompts = ("--point", 500_120, 4_999_900, "--box", 500_080, 4_999_850, 500_160, 4_999_950)

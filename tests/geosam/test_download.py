@@ -242,13 +242,20 @@ def test_the_cache_is_where_one_looks_for_it(monkeypatch, tmp_path):
 
 
 def test_the_registry_is_well_formed():
-    assert list(PUBLISHED) == ["sam-vit-b", "sam-vit-l", "sam-vit-h", "mobile-sam"]
+    sizes = ("tiny", "small", "base-plus", "large")
+    assert list(PUBLISHED) == [
+        *("sam-vit-b", "sam-vit-l", "sam-vit-h", "mobile-sam"),
+        *(f"sam2.1-hiera-{size}" for size in sizes),
+    ]
     for file in PUBLISHED.values():
         assert file.url.startswith((
             "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_",
+            "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_",
             "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         ))  # fmt: skip
+        assert file.filename.startswith(file.name.replace("-", "_"))
         assert len(bytes.fromhex(file.sha256)) == 32
+    assert len({file.sha256 for file in PUBLISHED.values()}) == len(PUBLISHED)
     assert published("sam-vit-b").model_id == "sam_vit_b_01ec64-ec2df627"
     with pytest.raises(ModelError, match=r"'vit_x': no published weights.*sam-vit-b"):
         published("vit_x")

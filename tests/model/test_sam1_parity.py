@@ -12,9 +12,10 @@ import torch
 from geosam.model import sam1_weights
 from geosam.model.config import VIT_B, VIT_H, VIT_L
 from geosam.model.prompt_batches import stack
+from geosam.model.published import published_shapes
 from geosam.model.sam1 import Sam1
 from geosam.model.sam1_runtime import Sam1Model
-from geosam.model.sam1_weights import build_sam1, meta_names, published_shapes
+from geosam.model.sam1_weights import build_sam1, meta_names
 from geosam.protocol import FILL, TilePrompt
 from tests.references import KINDS, HuggingFace, Meta, image, meta_shapes, prompts
 from tests.seeded import TINY, in_hugging_face, official

@@ -103,10 +103,12 @@ def test_something_else_is_refused(tmp_path, weights):
     refused(path, "expected a file of tensors that torch saved")
     torch.save(weights["mask_decoder.iou_token.weight"], path)
     refused(path, r"it is a Tensor \(expected tensors by name\)")
-    torch.save({"model": weights}, path)
-    refused(path, r"model is a dict \(expected tensors by name\)")
-    torch.save({"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(2)}, path)
-    refused(path, r"such as image_encoder\.trunk.*expected those of nano, SAM ViT-B, SAM ViT-L")
+    torch.save({"state": weights}, path)
+    refused(path, r"state is a dict \(expected tensors by name\)")
+    torch.save({"backbone.conv1.weight": torch.zeros(2)}, path)
+    refused(
+        path, r"such as backbone\.conv1.*expected those of nano, SAM ViT-B.*SAM 2\.1 Hiera tiny"
+    )
     torch.save({}, path)
     refused(path, "such as none at all")
     wide = weights | {"image_encoder.patch_embed.proj.weight": torch.zeros(65, 3, 16, 16)}

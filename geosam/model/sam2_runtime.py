@@ -1,0 +1,105 @@
+"""SAM 2.1 as the verbs see it: numpy in, numpy out, no gradients."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from geosam.errors import ModelError
+from geosam.model.engine import CPU, Engine
+from geosam.model.prompt_batches import batches, stack
+from geosam.model.sam import unpack
+from geosam.model.sam1_runtime import UNDRAWN
+from geosam.model.sam2 import PackedEncoder, Sam2
+from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
+
+MOST = 32.0  # logits beyond are cut off, as the reference does before it returns them
+
+
+class Sam2Model:
+    """A `Sam2` network with its name; implements `geosam.protocol.Model`.
+
+    Tiles come in the size that SAM 2 takes, so the reference's squashing does not occur. Features
+    are kept in half precision: the embedding and the finer features, folded to stride 16.
+    """
+
+    def __init__(self, network: Sam2, name: str, engine: Engine = CPU) -> None:
+        self.network = network.eval().requires_grad_(requires_grad=False)
+        self.network.to(engine.device)
+        self.engine = engine
+        self.id = name + engine.suffix
+        self.encoder = engine.encoder(
+            PackedEncoder(network.image_encoder), self.id, network.config.size
+        )
+        self.network.cells_in(engine.dtype)
+        self.precision: Precision = engine.precision
+        self.device, self.batch = str(engine.device), engine.images
+        config = network.config
+        self.size = config.size
+        self.logits_size = config.logits_size
+        self.feature_shape = (config.packed_channels, config.grid, config.grid)
+        self.chunk = engine.prompts(config.grid**2 * config.width * engine.dtype.itemsize)
+
+    @torch.inference_mode()
+    def encode(self, images: Images) -> Features:
+        """Images (B, 3, S, S) -> features (B, packed_channels, S/16, S/16).
+
+        Raises:
+            ModelError: features are too large for half precision.
+        """
+        features = np.empty((len(images), *self.feature_shape), np.float16)
+        for start in range(0, len(images), self.batch):
+            some = slice(start, start + self.batch)
+            packed = self.encoder(self.engine.tensor(images[some])).half()
+            if not packed.isfinite().all():
+                raise ModelError(
+                    f"Model {self.id!r}: features beyond the range of half precision (expected at "
+                    "most 65504). Its weights are damaged or from another network."
+                )
+            features[some] = packed.cpu()
+        return features
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        features: Features,
+        prompts: Sequence[TilePrompt],
+        *,
+        multimask: bool,
+        min_score: float | None = None,
+    ) -> tuple[Floats, Floats]:
+        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+
+        Args:
+            features: of the image.
+            prompts: P of them.
+            multimask: three masks for an ambiguous prompt, else one.
+            min_score: prompts of which no mask reaches it are not drawn; all their logits are
+                `UNDRAWN`, and the score of a single one is the highest that it could have had.
+                None: every mask is drawn.
+        """
+        network, masks, side = self.network, 3 if multimask else 1, self.logits_size
+        logits = np.full((len(prompts), masks, side, side), UNDRAWN, np.float32)
+        scores = np.empty((len(prompts), masks), np.float32)
+        device, decoder = self.engine.device, network.mask_decoder
+        packed = self.engine.tensor(features)[None].float()
+        image = network.prepare(unpack(packed, network.config))
+        for chosen in batches(prompts, range(len(prompts)), self.chunk):
+            looked = network.look(image, stack([prompts[i] for i in chosen], device))
+            estimates = decoder.estimates(looked.tokens)  # (P, 4)
+            most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
+            scores[chosen] = most.cpu()
+            drawn = (
+                np.ones(len(chosen), bool)
+                if min_score is None
+                else scores[chosen].max(1) >= min_score
+            )
+            if drawn.any():
+                kept, places = torch.from_numpy(drawn).to(device), np.array(chosen)[drawn]
+                answer = decoder.answer(
+                    looked.tokens[kept], looked.cells[kept], image.skips, estimates[kept],
+                    multimask=multimask,
+                )  # fmt: skip
+                logits[places] = answer[0].clamp(-MOST, MOST).cpu()
+                scores[places] = answer[1].cpu()
+        return logits, scores
