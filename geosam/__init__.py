@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geosam.evaluation.trials import evaluate
+    from geosam.evaluation.truth import Pair
     from geosam.masks import Mask
     from geosam.model import load_model
     from geosam.output import write
@@ -21,10 +23,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Mask": "geosam.masks",
     "Model": "geosam.protocol",
+    "Pair": "geosam.evaluation.truth",
     "Prompt": "geosam.prompts",
     "PromptSet": "geosam.prompts",
     "TilePrompt": "geosam.protocol",
     "encode": "geosam.verbs",
+    "evaluate": "geosam.evaluation.trials",
     "load_model": "geosam.model",
     "preview": "geosam.verbs",
     "segment": "geosam.verbs",
@@ -35,10 +39,12 @@ _HOMES = {
 __all__ = [
     "Mask",
     "Model",
+    "Pair",
     "Prompt",
     "PromptSet",
     "TilePrompt",
     "encode",
+    "evaluate",
     "load_model",
     "preview",
     "segment",
