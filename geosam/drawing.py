@@ -171,6 +171,7 @@ class Canvas:
 
 
 def mark(canvas: Canvas, prompts: PromptSet, frame: Frame) -> None:
+    """Draw prompts on a canvas whose image lies at `frame`."""
     rings: list[LineString] = []
     crosses: list[tuple[LineString, Color]] = []
     arm = _CROSS_ARM * canvas.unit
@@ -191,6 +192,7 @@ def mark(canvas: Canvas, prompts: PromptSet, frame: Frame) -> None:
 
 
 def rings_of(shape: BaseGeometry) -> list[LineString]:
+    """The outlines of a polygon, or of several, and of their holes."""
     return [ring for part in shapely.get_parts(shape) for ring in (part.exterior, *part.interiors)]
 
 

@@ -1,1 +1,1 @@
-"""How good a model is on a user's own ground: prompts simulated from true outlines, and measures."""
+"""How good a model is on a user's own ground: simulated prompts, and measures of the answers."""

@@ -54,7 +54,7 @@ def next_click(
 
 
 def deepest_point(area: BaseGeometry) -> tuple[float, float, float]:
-    """The point of an area that is farthest from its edge, and how far; depth 0 where no area is."""
+    """The point of an area that is farthest from its edge, and how far; depth 0 without area."""
     best = (math.nan, math.nan, 0.0)
     parts = shapely.get_parts(shapely.get_parts(area))
     for part in sorted(parts, key=shapely.area, reverse=True):

@@ -47,7 +47,8 @@ def clicks_needed(ious: Floats, wanted: float) -> tuple[Floats, npt.NDArray[np.b
     """
     reached = ious >= wanted
     failed = ~reached.any(axis=1)
-    return np.where(failed, ious.shape[1], reached.argmax(axis=1) + 1).astype(np.float64), failed
+    needed: Floats = np.where(failed, ious.shape[1], reached.argmax(axis=1) + 1).astype(np.float64)
+    return needed, np.asarray(failed)
 
 
 def reliability(scores: Floats, ious: Floats) -> tuple[list[dict[str, float]], float]:

@@ -118,18 +118,22 @@ def _group(by: str, name: str, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def figures_of(trials: Sequence[Trial]) -> dict[str, Floats]:
-    """Each figure of each object, (N,)."""
-    after = np.array([[answer.iou for answer in trial.after] for trial in trials])  # (N, 5)
-    columns = {"iou_box": np.array([trial.answer(0).iou for trial in trials])}
-    columns |= {f"iou_click_{n}": after[:, n - 1] for n in range(1, CLICKS + 1)}
-    columns["iou_best_of_three"] = np.array([trial.best_of_three for trial in trials])
-    for wanted in WANTED:
-        needed, failed = clicks_needed(after, wanted)
-        columns |= {
-            f"noc_{wanted * 100:.0f}": needed,
-            f"noc_{wanted * 100:.0f}_failed": failed * 1.0,
-        }
-    for number in range(CLICKS + 1):
+    """Each figure of each object, (N,); those of prompts that were tried."""
+    columns: dict[str, Floats] = {}
+    prompts = []
+    if trials[0].box is not None:
+        columns["iou_box"] = np.array([trial.answer(0).iou for trial in trials])
+        prompts.append(0)
+    if trials[0].after:
+        after = np.array([[answer.iou for answer in trial.after] for trial in trials])  # (N, 5)
+        columns |= {f"iou_click_{n}": after[:, n - 1] for n in range(1, CLICKS + 1)}
+        columns["iou_best_of_three"] = np.array([trial.best_of_three for trial in trials])
+        for wanted in WANTED:
+            needed, failed = clicks_needed(after, wanted)
+            name = f"noc_{wanted * 100:.0f}"
+            columns |= {name: needed, f"{name}_failed": failed.astype(np.float64)}
+        prompts += range(1, CLICKS + 1)
+    for number in prompts:
         f_scores = np.array([trial.answer(number).boundary_f for trial in trials])  # (N, 2)
         prompt = f"click_{number}" if number else "box"
         for tolerance, values in zip(TOLERANCES_PX, f_scores.T, strict=True):

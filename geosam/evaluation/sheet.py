@@ -118,4 +118,5 @@ def _prompts(trial: Trial, number: int, raster: Raster) -> PromptSet:
 
 def _caption(trial: Trial, answer: Answer) -> str:
     status = "" if answer.status == "ok" else f" {answer.status}"
-    return f"IoU {answer.iou:.2f}, score {answer.score:.2f}{status}  {trial.truth.kind} {trial.truth.row}"
+    name = f"{trial.truth.kind} {trial.truth.row}"
+    return f"IoU {answer.iou:.2f}, score {answer.score:.2f}{status}  {name}"

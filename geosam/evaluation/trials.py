@@ -150,7 +150,11 @@ def evaluate(
             with Raster.open(pair.raster) as raster:
                 frame = raster.frame
             ask = partial(_segment, model, pair.raster, bands)
-            trials += try_all(own, frame, ask, steps.advance)
+            new = [Trial(truth) for truth in own]
+            try_boxes(new, frame, ask)
+            steps.advance(len(new))
+            try_clicks(new, frame, ask, steps.advance)
+            trials += new
     return Evaluation(
         model.id, tuple(pairs), tuple(trials), dict(+notes), tuple(bands) if bands else None
     )
@@ -167,26 +171,36 @@ def draw_by_class(truths: Sequence[Truth], limit: int) -> list[Truth]:
     return [truths[position] for position in sorted(kept)]
 
 
-def try_all(
-    truths: Sequence[Truth],
+def try_boxes(trials: Sequence[Trial], frame: Frame, ask: Segment) -> None:
+    """Prompt each object of one raster with its exact box.
+
+    Args:
+        trials: of the objects; the answers are put there.
+        frame: of the raster.
+        ask: what is tried.
+    """
+    prompts = [
+        Prompt(str(i), box=_world_box(trial.truth.shape, frame)) for i, trial in enumerate(trials)
+    ]
+    found = _ask(ask, prompts, frame, multimask=False)
+    for i, trial in enumerate(trials):
+        trial.box = _answer(trial.truth, found[str(i)][0])
+
+
+def try_clicks(
+    trials: Sequence[Trial],
     frame: Frame,
     ask: Segment,
     advance: Callable[[int], None] = lambda _count: None,
-) -> list[Trial]:
-    """Box and clicks for each object of one raster, a round for all of them at a time.
+) -> None:
+    """Prompt each object of one raster with 1 to 5 clicks, a round for all of them at a time.
 
     Args:
-        truths: the objects.
+        trials: of the objects; clicks and answers are put there.
         frame: of the raster.
         ask: what is tried.
         advance: called with the number of prompts that are done with.
     """
-    trials = [Trial(truth) for truth in truths]
-    boxes = [Prompt(str(i), box=_world_box(t.shape, frame)) for i, t in enumerate(truths)]
-    found = _ask(ask, boxes, frame, multimask=False)
-    for i, trial in enumerate(trials):
-        trial.box = _answer(trial.truth, found[str(i)][0])
-    advance(len(trials))
     for number in range(CLICKS):
         going: dict[str, Trial] = {}
         for i, trial in enumerate(trials):
@@ -206,7 +220,6 @@ def try_all(
                 ious = [iou(shape, trial.truth.shape) for shape, _, _ in candidates]
                 trial.best_of_three = max(ious)
         advance(len(trials))
-    return trials
 
 
 _Found: TypeAlias = tuple[BaseGeometry, str, float]
@@ -217,7 +230,7 @@ def _segment(
     raster: str | Path,
     bands: Sequence[int] | None,
     prompts: PromptSet,
-    multimask: bool,  # noqa: FBT001  # the second of two
+    multimask: bool,
 ) -> geopandas.GeoDataFrame:
     return segment(model, raster, prompts, bands=bands, multimask=multimask)
 

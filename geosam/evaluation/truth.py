@@ -85,8 +85,8 @@ def read_manifest(path: str | Path) -> list[Pair]:
         raster, truth = row.get("raster"), row.get("truth")
         if not raster or not truth:
             raise LabelError(
-                f"{path}, line {number}: no {'truth' if raster else 'raster'} (expected the columns "
-                "raster, truth and, if wanted, class). Fill it in."
+                f"{path}, line {number}: no {'truth' if raster else 'raster'} (expected the "
+                "columns raster, truth and, if wanted, class). Fill it in."
             )
         raster_path = (
             raster if "://" in raster or raster.startswith("/vsi") else path.parent / raster
@@ -109,8 +109,8 @@ def read_polygons(source: str | Path | geopandas.GeoDataFrame) -> geopandas.GeoD
             layers = [layer for layer, kind in pyogrio.list_layers(source) if kind is not None]
             if len(layers) != 1:
                 raise LabelError(
-                    f"{name}: {len(layers)} layers with geometries (expected 1). Write the polygons "
-                    "to a file of their own."
+                    f"{name}: {len(layers)} layers with geometries (expected 1). Write the "
+                    "polygons to a file of their own."
                 )
             table = pyogrio.read_dataframe(source, layer=layers[0])
         except (DataSourceError, DataLayerError) as error:
