@@ -19,11 +19,10 @@ import geopandas
 import numpy as np
 import rasterio
 from affine import Affine
+from peers import CLICK_TOOLS, Peer
 from PIL import Image
 from rasterio.features import shapes
 from shapely.geometry import shape
-
-from peers import CLICK_TOOLS, Peer
 
 import geosam
 from geosam.evaluation.report import figures_of, summarize, table

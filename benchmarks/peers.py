@@ -86,7 +86,7 @@ def walk(crop: np.ndarray, cells: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if not (seeds == 1).any():
         return np.zeros(crop.shape[:2], bool)
     data = small / 255.0
-    own = random_walker(data, seeds, beta=1000, mode="cg_j", tol=1e-2, channel_axis=2) == 1
+    own = random_walker(data, seeds, mode="bf", channel_axis=2) == 1
     size = (crop.shape[1], crop.shape[0])
     return cv2.resize(own.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
 
