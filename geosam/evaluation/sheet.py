@@ -62,8 +62,11 @@ def draw_sheet(evaluation: Evaluation, path: str | Path) -> None:
                 ImageFont.load_default(13),
             )  # fmt: skip
         top += count * (step + _CAPTION)
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.part")
     try:
-        sheet.save(Path(path), format="PNG")
+        sheet.save(draft, format="PNG")
+        draft.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: {error} (expected a file that can be written).") from error
 
