@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geosam.evaluation.trials import evaluate
     from geosam.evaluation.truth import Pair
+    from geosam.exchange.coco import import_coco
+    from geosam.exchange.training_set import export
     from geosam.masks import Mask
     from geosam.model import load_model
     from geosam.output import write
@@ -29,6 +31,8 @@ _HOMES = {
     "TilePrompt": "geosam.protocol",
     "encode": "geosam.verbs",
     "evaluate": "geosam.evaluation.trials",
+    "export": "geosam.exchange.training_set",
+    "import_coco": "geosam.exchange.coco",
     "load_model": "geosam.model",
     "preview": "geosam.verbs",
     "segment": "geosam.verbs",
@@ -45,6 +49,8 @@ __all__ = [
     "TilePrompt",
     "encode",
     "evaluate",
+    "export",
+    "import_coco",
     "load_model",
     "preview",
     "segment",

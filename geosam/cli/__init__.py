@@ -8,6 +8,7 @@ import click
 from geosam import __version__
 from geosam.cli.demo import demo
 from geosam.cli.evaluate import evaluate
+from geosam.cli.exchange import export, import_labels
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
 from geosam.cli.serve import serve
@@ -28,5 +29,17 @@ def main() -> None:
     """
 
 
-for command in (demo, info, encode, segment, vectorize, evaluate, check, models, serve):
+for command in (
+    demo,
+    info,
+    encode,
+    segment,
+    vectorize,
+    evaluate,
+    export,
+    import_labels,
+    check,
+    models,
+    serve,
+):
     main.add_command(command)

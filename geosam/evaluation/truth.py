@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import geopandas
-import pyogrio
 import shapely
 from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import CRS
 from rasterio.features import geometry_mask
 from shapely import MultiPolygon, Polygon
-from shapely.geometry.base import BaseGeometry
 
 from geosam.drawing import view
 from geosam.errors import LabelError
-from tiles import Frame, ProjectionError, Raster
+from geosam.labelled import kinds_of, on_raster, read_polygons
+from tiles import Raster
 
-NO_CLASS = "-"
 SMALLEST_AREA_PX = 9.0  # below, an outline is mostly the width of the pen
 LEAST_DATA = 0.5  # share of an object's pixels that have data
 _SEEN_PX = 64  # side at which an object is looked at for data
@@ -95,49 +91,6 @@ def read_manifest(path: str | Path) -> list[Pair]:
     return pairs
 
 
-def read_polygons(source: str | Path | geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """A table of polygons with a known CRS.
-
-    Raises:
-        LabelError: it cannot be read, has several layers with geometries, or no CRS.
-    """
-    if isinstance(source, geopandas.GeoDataFrame):
-        table, name = source, "Polygons"
-    else:
-        name = str(source)
-        try:
-            layers = [layer for layer, kind in pyogrio.list_layers(source) if kind is not None]
-            if len(layers) != 1:
-                raise LabelError(
-                    f"{name}: {len(layers)} layers with geometries (expected 1). Write the "
-                    "polygons to a file of their own."
-                )
-            table = pyogrio.read_dataframe(source, layer=layers[0])
-        except (DataSourceError, DataLayerError) as error:
-            raise LabelError(f"{name}: {error} (expected a readable vector layer).") from error
-    if table.crs is None:
-        raise LabelError(f"{name}: no CRS (expected to know where they lie). Set it.")
-    return table
-
-
-def kinds_of(
-    table: geopandas.GeoDataFrame, class_column: str | None, kind: str | None = None
-) -> list[str]:
-    """The class of each row.
-
-    Raises:
-        LabelError: there is no such column.
-    """
-    if class_column is None:
-        return [kind or NO_CLASS] * len(table)
-    if class_column not in table.columns:
-        raise LabelError(
-            f"Polygons: no column {class_column!r} (expected it to hold their class). There are: "
-            f"{', '.join(map(str, table.columns.drop(table.geometry.name)))}."
-        )
-    return [NO_CLASS if cell is None or cell != cell else str(cell) for cell in table[class_column]]
-
-
 def read_truth(
     pair: Pair, position: int, *, class_column: str | None, bands: Sequence[int] | None
 ) -> tuple[list[Truth], Counter[str]]:
@@ -156,11 +109,9 @@ def read_truth(
     notes: Counter[str] = Counter()
     found = []
     with Raster.open(pair.raster) as raster:
-        height, width = raster.frame.shape
-        whole = shapely.box(0, 0, width, height)
         rows = zip(table.geometry, kinds, strict=True)
         for row, (geometry, kind) in enumerate(rows, start=1):
-            shape, note = on_raster(geometry, table.crs, raster.frame, whole)
+            shape, note = on_raster(geometry, table.crs, raster.frame, smallest_px=SMALLEST_AREA_PX)
             if shape is not None and _data_share(raster, shape, bands) < LEAST_DATA:
                 shape, note = None, "no data"
             if note:
@@ -168,28 +119,6 @@ def read_truth(
             if shape is not None:
                 found.append(Truth(position, row, kind, shape))
     return found, notes
-
-
-def on_raster(
-    geometry: BaseGeometry | None, crs: CRS, frame: Frame, whole: Polygon
-) -> tuple[Polygon | MultiPolygon | None, str]:
-    """A polygon in px of a raster, cut to it, if anything is left; and what is to be said of it."""
-    if not isinstance(geometry, Polygon | MultiPolygon) or geometry.is_empty:
-        return None, "no polygon"
-    try:
-        shape = shapely.transform(shapely.force_2d(geometry), lambda xy: frame.to_pixel(xy, crs))
-    except ProjectionError:
-        return None, "off the raster"
-    if not shape.is_valid:
-        return None, "invalid"
-    note = ""
-    if not whole.covers(shape):
-        parts = shapely.get_parts(shapely.get_parts(shape & whole))
-        areas = [part for part in parts if isinstance(part, Polygon) and part.area > 0]
-        if not areas:
-            return None, "off the raster"
-        shape, note = MultiPolygon(areas) if len(areas) > 1 else areas[0], "cut"
-    return (None, "too small") if shape.area < SMALLEST_AREA_PX else (shape, note)
 
 
 def _data_share(
