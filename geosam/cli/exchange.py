@@ -50,7 +50,7 @@ def export(  # noqa: PLR0913  # one parameter an option
     val_share: float,
     bands: Sequence[int] | None,
 ) -> None:
-    """Write polygons and their raster as a training set for other programs.
+    """Write polygons and their raster as a training set.
 
     Only parts of RASTER that show POLYGONS are written. Images of train and val never share
     ground.
