@@ -49,25 +49,39 @@ def grabcut(crop: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def felzenszwalb_regions(crop: np.ndarray, cells: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The regions that hold a click on the object, less those that hold a later one beside it."""
+    """The regions that hold a click on the object.
+
+    A click beside it in one of them is ignored, as the tool cannot divide a region: to give the
+    region up would lose the object.
+    """
     regions = felzenszwalb(crop, scale=200, sigma=0.8, min_size=50)
-    mask = np.zeros(regions.shape, bool)
-    for (col, row), label in zip(cells, labels, strict=True):
-        mask[regions == regions[row, col]] = label == 1
-    return mask
+    chosen = cells[labels == 1]
+    return np.isin(regions, regions[chosen[:, 1], chosen[:, 0]])
 
 
 def flood_fill(crop: np.ndarray, cells: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What is joined to a click and at most 20 grey levels from its colour, in a smoothed crop."""
+    """What is joined to a click and at most 20 grey levels from its colour, in a smoothed crop.
+
+    What a click beside the object floods is taken away, unless a click on it lies there too.
+    """
     smooth = cv2.GaussianBlur(crop, (0, 0), 1.5)
+    chosen, beside = cells[labels == 1], cells[labels == 0]
     mask = np.zeros(crop.shape[:2], bool)
+    for cell in chosen:
+        mask |= _flood(smooth, cell)
+    for cell in beside:
+        area = _flood(smooth, cell)
+        if not area[chosen[:, 1], chosen[:, 0]].any():
+            mask &= ~area
+    return mask
+
+
+def _flood(image: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    area = np.zeros((image.shape[0] + 2, image.shape[1] + 2), np.uint8)
     tolerance = (FLOOD_TOLERANCE,) * 3
     flags = 4 | (255 << 8) | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
-    for (col, row), label in zip(cells.tolist(), labels, strict=True):
-        own = np.zeros((crop.shape[0] + 2, crop.shape[1] + 2), np.uint8)
-        cv2.floodFill(smooth, own, (col, row), 0, tolerance, tolerance, flags)
-        mask[own[1:-1, 1:-1] > 0] = label == 1
-    return mask
+    cv2.floodFill(image, area, (int(cell[0]), int(cell[1])), 0, tolerance, tolerance, flags)
+    return area[1:-1, 1:-1] > 0
 
 
 def walk(crop: np.ndarray, cells: np.ndarray, labels: np.ndarray) -> np.ndarray:
