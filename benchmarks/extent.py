@@ -12,23 +12,34 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from accuracy import targets
-from affine import Affine
+import shapely
+from accuracy import pairs_of
 
 import geosam
-from geosam.training.scenes import read_scenes
+from geosam.evaluation.clicks import next_click
+from geosam.evaluation.truth import read_truth
+from tiles import Raster, Window
 
 CONTEXT = (253, 247, 251, 259)  # px: left, top, right, bottom
 
 
-def write(path: Path, image: np.ndarray, left: int, top: int) -> None:
-    height, width = image.shape[:2]
+def write_clip(path: Path, raster: Raster, window: Window) -> None:
+    chip = raster.read(window, (1, 2, 3))
     profile = {
-        "driver": "GTiff", "count": 3, "height": height, "width": width, "dtype": "uint8",
-        "crs": "EPSG:32633", "transform": Affine(1, 0, 500_000 + left, 0, -1, 5_000_000 - top),
+        "driver": "GTiff", "count": 3, "height": window.height, "width": window.width,
+        "dtype": "uint8", "crs": chip.frame.crs.to_wkt(), "transform": chip.frame.transform,
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as file:
-        file.write(np.moveaxis(image, 2, 0))
+        file.write(chip.data)
+
+
+def prompts_of(shape, raster: Raster) -> dict[str, geosam.PromptSet]:
+    click = next_click(shape, shapely.Polygon())
+    box = shapely.transform(shape, raster.frame.to_world).bounds
+    return {
+        "box": geosam.PromptSet.of(boxes=[box]),
+        "click": geosam.PromptSet.of(points=raster.frame.to_world([(click.x, click.y)])),
+    }
 
 
 def agreement(one, two) -> float:
@@ -45,35 +56,30 @@ def main() -> None:
     parser.add_argument("--classes", default="buildings,fields,water")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)
-    scenes = read_scenes(arguments.data)
     print(f"{model.id}: IoU of clip and scene")
     print(f"{'class':10} {'prompt':7} {'objects':>7} {'median':>8} {'5th pct':>8}")
     for kind in arguments.classes.split(","):
         ious: dict[str, list[float]] = {"box": [], "click": []}
-        for scene in (scene for scene in scenes if scene.kind == kind):
-            image = scene.pyramid[0]
-            height, width = image.shape[:2]
-            found = targets(scene)[: arguments.most - len(ious["box"])]
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                write(folder / "scene.tif", image, 0, 0)
-                for number, target in enumerate(found):
-                    xmin, ymin, xmax, ymax = target.box
-                    left, top = max(0, xmin - CONTEXT[0]), max(0, ymin - CONTEXT[1])
-                    right, bottom = min(width, xmax + CONTEXT[2]), min(height, ymax + CONTEXT[3])
-                    clip = folder / f"clip{number}.tif"
-                    write(clip, image[top:bottom, left:right], left, top)
-                    x, y = 500_000 + target.click[0], 5_000_000 - target.click[1]
-                    box = (500_000 + xmin, 5_000_000 - ymax, 500_000 + xmax, 5_000_000 - ymin)
-                    for name, prompts in (
-                        ("box", geosam.PromptSet.of(boxes=[box])),
-                        ("click", geosam.PromptSet.of(points=[(x, y)])),
-                    ):
-                        pair = [
-                            geosam.segment(model, path, prompts).geometry[0]
-                            for path in (folder / "scene.tif", clip)
-                        ]
-                        ious[name].append(agreement(*pair))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for pair in pairs_of(arguments.data, kind, folder):
+                left_over = arguments.most - len(ious["box"])
+                truths = read_truth(pair, 0, class_column=None, bands=None)[0][:left_over]
+                with Raster.open(pair.raster) as raster:
+                    for number, truth in enumerate(truths):
+                        xmin, ymin, xmax, ymax = (round(edge) for edge in truth.shape.bounds)
+                        window = raster.window & Window.spanning(
+                            xmin - CONTEXT[0], ymin - CONTEXT[1],
+                            xmax + CONTEXT[2], ymax + CONTEXT[3],
+                        )  # fmt: skip
+                        clip = folder / f"{Path(pair.raster).stem}-{number}.tif"
+                        write_clip(clip, raster, window)
+                        for prompt, prompts in prompts_of(truth.shape, raster).items():
+                            found = [
+                                geosam.segment(model, path, prompts).geometry[0]
+                                for path in (pair.raster, clip)
+                            ]
+                            ious[prompt].append(agreement(*found))
         for name, values in ious.items():
             median, low = np.median(values), np.percentile(values, 5)
             print(f"{kind:10} {name:7} {len(values):7} {median:8.3f} {low:8.3f}", flush=True)

@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geosam.evaluation.trials import evaluate
+    from geosam.evaluation.truth import Pair
+    from geosam.exchange.coco import import_coco
+    from geosam.exchange.training_set import export
     from geosam.masks import Mask
     from geosam.model import load_model
     from geosam.output import write
@@ -21,10 +25,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Mask": "geosam.masks",
     "Model": "geosam.protocol",
+    "Pair": "geosam.evaluation.truth",
     "Prompt": "geosam.prompts",
     "PromptSet": "geosam.prompts",
     "TilePrompt": "geosam.protocol",
     "encode": "geosam.verbs",
+    "evaluate": "geosam.evaluation.trials",
+    "export": "geosam.exchange.training_set",
+    "import_coco": "geosam.exchange.coco",
     "load_model": "geosam.model",
     "preview": "geosam.verbs",
     "segment": "geosam.verbs",
@@ -35,10 +43,14 @@ _HOMES = {
 __all__ = [
     "Mask",
     "Model",
+    "Pair",
     "Prompt",
     "PromptSet",
     "TilePrompt",
     "encode",
+    "evaluate",
+    "export",
+    "import_coco",
     "load_model",
     "preview",
     "segment",

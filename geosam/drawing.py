@@ -18,6 +18,7 @@ from shapely.ops import substring
 from geosam.errors import OutputError
 from geosam.prompts import FOREGROUND, PromptSet
 from tiles.frame import Frame
+from tiles.window import Window
 
 Color: TypeAlias = tuple[int, int, int]
 
@@ -62,7 +63,7 @@ def draw(
         raise OutputError(
             f"{path}: image is {chip.dtype} {chip.shape} (expected uint8 {(*frame.shape, 3)})."
         )
-    canvas = _Canvas(chip)
+    canvas = Canvas(chip)
     polygons = gdf.geometry.to_crs(frame.crs) if len(gdf) else ()
     objects = [
         (shapely.transform(polygon, frame.to_pixel), _color(number))
@@ -71,28 +72,67 @@ def draw(
     ]
     for shape, color in objects:
         canvas.fill(shape, color)
-    canvas.lines([(ring, color) for shape, color in objects for ring in _rings(shape)])
+    canvas.lines([(ring, color) for shape, color in objects for ring in rings_of(shape)])
     if prompts is not None:
-        _mark(canvas, prompts, frame)
+        mark(canvas, prompts, frame)
     try:
         canvas.picture().save(Path(path), format="PNG")
     except OSError as error:
         raise OutputError(f"{path}: {error} (expected a file that can be written).") from error
 
 
-class _Canvas:
+def view(
+    whole: Window, bounds: tuple[float, float, float, float], *, margin: float, side: int
+) -> tuple[Window, int]:
+    """The part of a raster that shows something, and the scale at which a picture can hold it.
+
+    Args:
+        whole: The raster's window.
+        bounds: (xmin, ymin, xmax, ymax) of what is to be seen, raster px. Where nothing of it is
+            on the raster, the whole raster is shown.
+        margin: Room on each side, as a share of the bounds' longer side.
+        side: Longer side of the picture at most, px.
+
+    Returns:
+        A window that `Raster.read` takes at that scale, and the scale, a whole number.
+    """
+    xmin, ymin, xmax, ymax = bounds
+    room = max(xmax - xmin, ymax - ymin) * margin
+    spans = (xmin - room, ymin - room, xmax + room, ymax + room)
+    left, top, right, bottom = (round(edge) for edge in spans)
+    wanted = Window.spanning(left, top, max(right, left + 1), max(bottom, top + 1))
+    seen = wanted & whole or whole
+    scale = max(1, ceil(max(seen.width, seen.height) / side))
+    return Window.spanning(
+        seen.col // scale * scale,
+        seen.row // scale * scale,
+        min(-(-seen.right // scale) * scale, whole.right),
+        min(-(-seen.bottom // scale) * scale, whole.bottom),
+    ), scale
+
+
+class Canvas:
     """An image and what is drawn over it, in the image's pixel coordinates."""
 
-    def __init__(self, chip: npt.NDArray[np.uint8]) -> None:
+    def __init__(
+        self, chip: npt.NDArray[np.uint8], side: int | None = None, unit: float | None = None
+    ) -> None:
+        """Lay an image out.
+
+        Args:
+            chip: (H, W, 3) uint8.
+            side: The picture's longer side, px; None: the image's, within `MIN_SIDE`, `MAX_SIDE`.
+            unit: Picture px per nominal px of line widths; None: `side` / `MIN_SIDE`.
+        """
         height, width = chip.shape[:2]
         longer = max(height, width)
-        side = min(max(longer, MIN_SIDE), MAX_SIDE)
+        side = side or min(max(longer, MIN_SIDE), MAX_SIDE)
         zoom = side / longer
         size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
         self._image = Image.fromarray(chip).resize(size, Image.Resampling.BICUBIC).convert("RGBA")
         self._layer = Image.new("RGBA", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING))
         self._zoom = np.array(self._layer.size) / (width, height)
-        self._unit = side / MIN_SIDE * _OVERSAMPLING
+        self._unit = (unit or side / MIN_SIDE) * _OVERSAMPLING
         self.unit = self._unit / float(self._zoom[0])  # image px per nominal px
 
     def fill(self, shape: BaseGeometry, color: Color) -> None:
@@ -130,17 +170,18 @@ class _Canvas:
         pen.line(corners, fill=ink, width=round(width * self._unit), joint="curve")
 
 
-def _mark(canvas: _Canvas, prompts: PromptSet, frame: Frame) -> None:
+def mark(canvas: Canvas, prompts: PromptSet, frame: Frame) -> None:
+    """Draw prompts on a canvas whose image lies at `frame`."""
     rings: list[LineString] = []
     crosses: list[tuple[LineString, Color]] = []
     arm = _CROSS_ARM * canvas.unit
     for prompt in prompts:
         if prompt.mask is not None:
             mask = shapely.transform(prompt.mask, lambda xy: frame.to_pixel(xy, prompts.crs))
-            rings += _rings(mask)
+            rings += rings_of(mask)
         if prompt.box is not None:
             box = shapely.box(*frame.box_to_pixel(prompt.box, prompts.crs))
-            rings += _rings(box)
+            rings += rings_of(box)
         points = frame.to_pixel(prompt.points, prompts.crs)
         for (x, y), label in zip(points.tolist(), prompt.labels.tolist(), strict=True):
             color = _ON_OBJECT if label == FOREGROUND else _BESIDE_OBJECT
@@ -150,7 +191,8 @@ def _mark(canvas: _Canvas, prompts: PromptSet, frame: Frame) -> None:
     canvas.lines(crosses, _CROSS_LINE)
 
 
-def _rings(shape: BaseGeometry) -> list[LineString]:
+def rings_of(shape: BaseGeometry) -> list[LineString]:
+    """The outlines of a polygon, or of several, and of their holes."""
     return [ring for part in shapely.get_parts(shape) for ring in (part.exterior, *part.interiors)]
 
 

@@ -8,6 +8,7 @@
     ├── WeightsError       (ValueError)       weights that are missing, damaged or of another model
     ├── ModelError         (ValueError)       a model that cannot do what is asked of it
     ├── DownloadError      (OSError)          weights that could not be fetched
+    ├── LabelError         (ValueError)       labelled polygons, or files of them, that are no use
     ├── MaskError          (ValueError)       masks that cannot become polygons
     ├── ProtocolError      (ValueError)       a request that the server does not understand
     └── OutputError        (ValueError)       a result that a file cannot hold
@@ -39,6 +40,10 @@ class ModelError(GeosamError, ValueError):
 
 class DownloadError(GeosamError, OSError):
     """Weights that could not be fetched."""
+
+
+class LabelError(GeosamError, ValueError):
+    """Labelled polygons, or manifests and annotation files of them, that cannot be used."""
 
 
 class MaskError(GeosamError, ValueError):

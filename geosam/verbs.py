@@ -1,6 +1,5 @@
 """The verbs: encode a raster once, segment it as often as you like, look at the result."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from pyproj import CRS
 
 from geosam.decode import decode
-from geosam.drawing import MAX_SIDE, draw
+from geosam.drawing import MAX_SIDE, draw, view
 from geosam.errors import PromptError
 from geosam.masks import Mask
 from geosam.polygons import vectorize
@@ -161,22 +160,10 @@ def preview(
 
 def _view(raster: Raster, polygons: geopandas.GeoDataFrame) -> tuple[Window, int]:
     """The part of a raster round polygons, and the scale at which it makes a picture."""
-    whole = raster.window
     shapes = polygons.geometry.dropna()
-    if len(shapes):
-        crs = CRS.from_user_input(polygons.crs)
-        corners = raster.frame.box_to_pixel(tuple(shapes.total_bounds.tolist()), crs)
-        xmin, ymin, xmax, ymax = corners
-        margin = max(xmax - xmin, ymax - ymin) * VIEW_MARGIN
-        spans = (xmin - margin, ymin - margin, xmax + margin, ymax + margin)
-        left, top, right, bottom = (round(edge) for edge in spans)
-        wanted = Window.spanning(left, top, max(right, left + 1), max(bottom, top + 1))
-        whole = wanted & whole or whole
-    scale = max(1, math.ceil(max(whole.width, whole.height) / MAX_SIDE))
-    right, bottom = raster.window.right, raster.window.bottom
-    return Window.spanning(
-        whole.col // scale * scale,
-        whole.row // scale * scale,
-        min(-(-whole.right // scale) * scale, right),
-        min(-(-whole.bottom // scale) * scale, bottom),
-    ), scale
+    if not len(shapes):
+        height, width = raster.frame.shape
+        return view(raster.window, (0, 0, width, height), margin=0.0, side=MAX_SIDE)
+    crs = CRS.from_user_input(polygons.crs)
+    corners = raster.frame.box_to_pixel(tuple(shapes.total_bounds.tolist()), crs)
+    return view(raster.window, corners, margin=VIEW_MARGIN, side=MAX_SIDE)

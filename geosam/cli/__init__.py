@@ -7,6 +7,8 @@ import click
 
 from geosam import __version__
 from geosam.cli.demo import demo
+from geosam.cli.evaluate import evaluate
+from geosam.cli.exchange import export, import_labels
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
 from geosam.cli.serve import serve
@@ -27,5 +29,17 @@ def main() -> None:
     """
 
 
-for command in (demo, info, encode, segment, vectorize, check, models, serve):
+for command in (
+    demo,
+    info,
+    encode,
+    segment,
+    vectorize,
+    evaluate,
+    export,
+    import_labels,
+    check,
+    models,
+    serve,
+):
     main.add_command(command)

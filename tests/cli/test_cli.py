@@ -38,7 +38,7 @@ CLICK = ("--point", 500_120, 4_999_900)
 
 def test_every_command_has_a_help_text_with_examples():
     for words in (
-        *(["demo"], ["info"], ["encode"], ["segment"]),
+        *(["demo"], ["info"], ["encode"], ["segment"], ["evaluate"], ["export"], ["import"]),
         *(
             ["vectorize"],
             ["check"],

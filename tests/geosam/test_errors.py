@@ -10,6 +10,7 @@ TREE = {
     "WeightsError": ("GeosamError", ValueError),
     "ModelError": ("GeosamError", ValueError),
     "DownloadError": ("GeosamError", OSError),
+    "LabelError": ("GeosamError", ValueError),
     "MaskError": ("GeosamError", ValueError),
     "ProtocolError": ("GeosamError", ValueError),
     "OutputError": ("GeosamError", ValueError),

@@ -1,0 +1,1 @@
+"""Training sets for other programs, and labels from them."""
