@@ -10,6 +10,7 @@ from geosam.cli.demo import demo
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
 from geosam.cli.serve import serve
+from geosam.cli.training import train
 from geosam.cli.weights import models
 
 
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (demo, info, encode, segment, vectorize, check, models, serve):
+for command in (demo, info, encode, segment, vectorize, check, train, models, serve):
     main.add_command(command)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from geosam.errors import WeightsError
@@ -106,6 +107,16 @@ def filled(network: Sam1, weights: Weights, names: Names, path: Path, model: str
     }
     network.load_state_dict(state, assign=True)
     return network
+
+
+def save_sam1(network: Sam1, path: Path) -> None:
+    """Write a network's weights as safetensors, in single precision under Meta's names."""
+    weights = {}
+    for key, value in network.state_dict().items():
+        names = meta_names(key)
+        for name, part in zip(names, value.chunk(len(names)), strict=True):
+            weights[name] = part.reshape(_shape(value, names)).float().cpu().contiguous()
+    save_file(weights, path)
 
 
 def published_shapes(network: Sam1, names: Names) -> dict[str, torch.Size]:

@@ -9,6 +9,7 @@ TREE = {
     "BandError": ("GeosamError", ValueError),
     "WeightsError": ("GeosamError", ValueError),
     "ModelError": ("GeosamError", ValueError),
+    "TrainingError": ("GeosamError", ValueError),
     "DownloadError": ("GeosamError", OSError),
     "MaskError": ("GeosamError", ValueError),
     "ProtocolError": ("GeosamError", ValueError),
