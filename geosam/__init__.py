@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from geosam.polygons import vectorize
     from geosam.prompts import Prompt, PromptSet
     from geosam.protocol import Model, TilePrompt
+    from geosam.training.fine_tuning import train
     from geosam.verbs import encode, preview, segment
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _HOMES = {
     "load_model": "geosam.model",
     "preview": "geosam.verbs",
     "segment": "geosam.verbs",
+    "train": "geosam.training.fine_tuning",
     "vectorize": "geosam.polygons",
     "write": "geosam.output",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "load_model",
     "preview",
     "segment",
+    "train",
     "vectorize",
     "write",
 ]

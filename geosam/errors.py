@@ -7,6 +7,7 @@
     ├── BandError          (ValueError)       bands that the raster does not have
     ├── WeightsError       (ValueError)       weights that are missing, damaged or of another model
     ├── ModelError         (ValueError)       a model that cannot do what is asked of it
+    ├── TrainingError      (ValueError)       polygons or a model that cannot be trained with
     ├── DownloadError      (OSError)          weights that could not be fetched
     ├── LabelError         (ValueError)       labelled polygons, or files of them, that are no use
     ├── MaskError          (ValueError)       masks that cannot become polygons
@@ -36,6 +37,10 @@ class WeightsError(GeosamError, ValueError):
 
 class ModelError(GeosamError, ValueError):
     """A model that cannot do what is asked of it."""
+
+
+class TrainingError(GeosamError, ValueError):
+    """Polygons that nothing can be learned from, or a model that cannot learn from them."""
 
 
 class DownloadError(GeosamError, OSError):

@@ -12,6 +12,7 @@ from geosam.cli.exchange import export, import_labels
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
 from geosam.cli.serve import serve
+from geosam.cli.training import train
 from geosam.cli.weights import models
 
 
@@ -38,6 +39,7 @@ for command in (
     evaluate,
     export,
     import_labels,
+    train,
     check,
     models,
     serve,

@@ -14,10 +14,12 @@ RESAMPLES = 1000
 _STEP_PX = 0.5  # pieces that an outline is cut into to be compared
 
 
-def iou(one: BaseGeometry, other: BaseGeometry) -> float:
-    """Area in common by area covered; 0 where either is empty."""
-    common = float(shapely.intersection(one, other).area)
-    return common / (one.area + other.area - common) if common else 0.0
+def iou(found: BaseGeometry | None, truth: BaseGeometry) -> float:
+    """Area in common by area covered; 0 where nothing was found."""
+    if found is None:
+        return 0.0
+    common = float(shapely.intersection(found, truth).area)
+    return common / (found.area + truth.area - common) if common else 0.0
 
 
 def boundary_f(answer: BaseGeometry, truth: BaseGeometry, tolerances: Sequence[float]) -> Floats:

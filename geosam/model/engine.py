@@ -58,7 +58,7 @@ class Engine:
             raise ModelError(
                 f"Precision {precision!r}: not known (expected {' or '.join(DTYPES)}). Choose one."
             )
-        if precision == "bf16" and not _has_bf16(found):
+        if precision == "bf16" and not has_bf16(found):
             raise ModelError(
                 f"Precision bf16: {found} has no instructions for it (expected AVX512-BF16 or AMX "
                 "of a CPU, or a GPU since Ampere). Use fp32."
@@ -132,7 +132,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by instructions of its own."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every version

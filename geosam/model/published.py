@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geosam.model.weights import check_weights
@@ -34,6 +35,16 @@ def filled(
     }
     network.load_state_dict(state, assign=True)
     return network
+
+
+def save_published(network: nn.Module, names: Names, path: Path) -> None:
+    """Write a network's weights as safetensors under published names, in single precision."""
+    weights = {}
+    for key, value in network.state_dict().items():
+        own = names(key)
+        for name, part in zip(own, value.chunk(len(own)), strict=True):
+            weights[name] = part.reshape(_shape(value, own)).float().cpu().contiguous()
+    save_file(weights, path)
 
 
 def published_shapes(network: nn.Module, names: Names) -> dict[str, torch.Size]:

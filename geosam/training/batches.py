@@ -1,7 +1,7 @@
 """Training batches: crops with first prompts and targets, a pure function of (seed, step)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geosam.training.crops import Crop, Sampler
+from geosam.training.crops import Crop
 
 SMALLEST_TARGET_PX = 24
 
@@ -35,6 +35,14 @@ class Batch(NamedTuple):
     origins: Tensor
 
 
+class Draws(Protocol):
+    """Where crops come from, such as `geosam.training.crops.Sampler`."""
+
+    def draw(self, size: int, rng: np.random.Generator) -> Crop:
+        """One crop of side `size`; every draw from `rng`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batches(Dataset[Batch]):
     """Batch number `step` is the same whenever it is asked for, so training can resume.
@@ -43,7 +51,7 @@ class Batches(Dataset[Batch]):
     learned for a given cost; the fourth holds a quarter as many at the full side.
     """
 
-    sampler: Sampler
+    sampler: Draws
     seed: int
     images: int
     prompts: int

@@ -45,12 +45,20 @@ class Sampler:
         return Crop(recolour(crop.image, rng), crop.labels)
 
 
-def cut(scene: Scene, size: int, rng: np.random.Generator) -> Crop:
-    """A crop around a random instance, so scaled that the instance takes a random share of it."""
+def cut(scene: Scene, size: int, rng: np.random.Generator, scale: float | None = None) -> Crop:
+    """A crop around a random instance.
+
+    Args:
+        scene: with at least one instance.
+        size: of the crop, px.
+        rng: every draw is from it.
+        scale: crop px per scene px; None: such that the instance takes a random share of the crop.
+    """
     xmin, ymin, xmax, ymax = scene.boxes[rng.integers(len(scene.boxes))]
     side = max(xmax - xmin, ymax - ymin)
-    target = size * np.exp(rng.uniform(*np.log(OBJECT_SIDE)))
-    scale = float(np.clip(target / side, 1 / 12, 4))  # crop px per scene px
+    if scale is None:
+        target = size * np.exp(rng.uniform(*np.log(OBJECT_SIDE)))
+        scale = float(np.clip(target / side, 1 / 12, 4))
     level = min(int(max(0, np.floor(np.log2(1 / scale)))), len(scene.pyramid) - 1)
 
     angle = rng.uniform(0, 360) if rng.random() < 0.4 else 90 * rng.integers(4)

@@ -1,5 +1,7 @@
 """One training step: rounds of prompts, each correcting the last; the losses."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,29 +15,50 @@ FOCAL_GAMMA = 1.0
 EDGE_WEIGHT = 2.0
 
 
+class Decoder(Protocol):
+    """A decoder on a batch's images, which it knows."""
+
+    def __call__(
+        self, image: Tensor, prompts: Prompts, *, multimask: bool, origin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (P, M, s/4, s/4) and scores (P, M) of prompts on the images (P,) by number."""
+        ...
+
+
 def batch_loss(model: Sam, batch: Batch, rounds: int) -> tuple[Tensor, dict[str, float]]:
+    """Encode the images of a batch, and `prompts_loss` on them."""
+    features = model.encode(batch.images.float())
+
+    def decode(
+        image: Tensor, prompts: Prompts, *, multimask: bool, origin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        own = Features(*(part[image] for part in features))
+        return model.decode(own, prompts, multimask=multimask, origin=origin)
+
+    return prompts_loss(decode, batch, rounds)
+
+
+def prompts_loss(decode: Decoder, batch: Batch, rounds: int) -> tuple[Tensor, dict[str, float]]:
     """Mean loss of all prompts over all rounds, and the mean IoU of each round to log.
 
     Even prompts start from a box, odd ones from a click; each further round adds a click at the
     largest error and the previous mask, as in interactive use (Kirillov et al. 2023, app. A).
     """
-    features = model.encode(batch.images.float())
-    count = batch.clicks.shape[1]
-    image = torch.arange(len(batch.images)).repeat_interleave(count)  # (P,)
+    device, count = batch.clicks.device, batch.clicks.shape[1]
+    image = torch.arange(len(batch.images), device=device).repeat_interleave(count)  # (P,)
     everything = [part.flatten(0, 1) for part in batch[1:5]]
     losses, log = [], {}
     for name, offset in (("box", 0), ("click", 1)):
-        chosen = torch.arange(offset, len(image), 2)
+        chosen = torch.arange(offset, len(image), 2, device=device)
         targets, clicks, boxes, weights = (part[chosen] for part in everything)
-        own = Features(*(part[image[chosen]] for part in features))
         origin = batch.origins[image[chosen]]
         points = clicks[:, None] if name == "click" else clicks[:, None][:, :0]
-        labels = torch.ones(points.shape[:2])
+        labels = torch.ones(points.shape[:2], device=device)
         masks = None
         for number in range(rounds):
             prompts = Prompts(points, labels, boxes if name == "box" else None, masks)
             multimask = name == "click" and number == 0
-            logits, scores = model.decode(own, prompts, multimask=multimask, origin=origin)
+            logits, scores = decode(image[chosen], prompts, multimask=multimask, origin=origin)
             loss, best, iou = mask_loss(logits.float(), scores.float(), targets, weights)
             losses.append(loss)
             log[f"{name}{number}"] = float((iou * weights).sum() / weights.sum().clamp(min=1))
@@ -70,7 +93,7 @@ def mask_loss(
     value, best = each.min(1)  # (P,)
     value = value + 0.02 * each.mean(1)  # no mask of the three is left without a teacher
     value = value + (scores - iou).square().mean(1)
-    rows = torch.arange(len(best))
+    rows = torch.arange(len(best), device=best.device)
     loss = (value * weights).sum() / weights.sum().clamp(min=1)
     return loss, logits[rows, best], iou[rows, best]
 
@@ -85,7 +108,7 @@ def next_click(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(4):  # the share of errors in ever larger neighbourhoods
         coarse = F.avg_pool2d(coarse, 2)
         depth += F.interpolate(coarse, depth.shape[-2:], mode="bilinear")
-    depth = depth[:, 0] * error + 0.05 * torch.rand(error.shape)  # (P, h, w)
+    depth = depth[:, 0] * error + 0.05 * torch.rand(error.shape).to(error.device)  # (P, h, w)
     flat = depth.flatten(1).argmax(1)  # (P,)
     width = logits.shape[-1]
     cell = torch.stack([flat % width, flat // width], dim=1).float()  # (P, 2)

@@ -9,6 +9,7 @@ TREE = {
     "BandError": ("GeosamError", ValueError),
     "WeightsError": ("GeosamError", ValueError),
     "ModelError": ("GeosamError", ValueError),
+    "TrainingError": ("GeosamError", ValueError),
     "DownloadError": ("GeosamError", OSError),
     "LabelError": ("GeosamError", ValueError),
     "MaskError": ("GeosamError", ValueError),
