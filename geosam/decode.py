@@ -1,16 +1,17 @@
 """Prompts to masks: route each to a tile and a scale, decode, place the mask on the ground."""
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from geosam.masks import Mask
 from geosam.placement import PixelPrompt, on_tile, to_pixels
 from geosam.prompts import PromptSet
-from geosam.protocol import Progress
+from geosam.protocol import Floats, Progress
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
 from tiles import Tile, TileGrid
@@ -22,20 +23,40 @@ CLICK_SCALES = (0.5, 1.0, 2.0)  # where a click, whose extent is unknown, is tri
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A prompt on its way: the scales it is still to be tried at, and its best masks so far."""
+    """A prompt on its way: the scales it is still to be tried at, and its best answer so far.
+
+    Of several clicks the first on the object is the guide: the scale at which it alone is answered
+    best is theirs, and they are given its mask to correct.
+    """
 
     order: int
     prompt: PixelPrompt
     scales: tuple[float, ...]
-    best: tuple[Mask, ...] = ()
+    guide: PixelPrompt | None = None
+    best: "_Answer | None" = None
 
-    def after(self, masks: tuple[Mask, ...], coarser: float | None) -> "_Job":
+    def after(self, answer: "_Answer", coarser: float | None) -> "_Job":
         """The job when it has been decoded at its first scale, with `coarser` the next of all."""
-        best = max((self.best, masks), key=_merit)
+        best = answer if self.best is None else max(self.best, answer, key=_Answer.merit)
         left = self.scales[1:]
-        if not left and best[0].status == "truncated" and coarser is not None:
+        if not left and best.masks[0].status == "truncated" and coarser is not None:
             left = (coarser,)
-        return _Job(self.order, self.prompt, left, best)
+        return _Job(self.order, self.prompt, left, self.guide, best)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """A prompt's masks at one scale, best first, and the score by which scales are compared."""
+
+    masks: tuple[Mask, ...]
+    score: float
+
+    def merit(self) -> tuple[bool, bool, float, float]:
+        """What makes one better than another: an object, a whole one, the score, own pixels."""
+        best = self.masks[0]
+        if best.logits is None:
+            return False, True, 0.0, 0.0
+        return True, best.status != "truncated", self.score, -abs(math.log(best.scale))
 
 
 def decode(
@@ -50,8 +71,9 @@ def decode(
 
     A prompt goes to the tile that gives it most context, at the finest scale at which its extent
     takes less than half of the tile's side. A lone click, whose extent is unknown, is tried at
-    several scales and the mask with the best score is kept. An object that runs off its tile is
-    tried again at the next coarser scale; at the last it is marked "truncated".
+    several scales and the mask with the best score is kept; further clicks correct that mask. An
+    object that runs off its tile is tried again at the next coarser scale; at the last it is marked
+    "truncated".
 
     Args:
         scene: raster and features; tiles that are missing are encoded.
@@ -73,17 +95,18 @@ def decode(
             steps.advance()
         else:
             tried = _scales_to_try(placed, scales, scene.model.size)
-            waiting[tried[0]].append(_Job(order, placed, tried))
+            guide = placed.first_click if len(tried) > 1 and not placed.is_click else None
+            waiting[tried[0]].append(_Job(order, placed, tried, guide))
     for scale, coarser in zip(scales, (*scales[1:], None), strict=True):
         groups = _by_tile(waiting.pop(scale, []), scene.store.grid(scale))
         steps.encode(scene, groups)
         for tile, jobs in groups.items():
-            for job, masks in zip(jobs, _decode_tile(scene, tile, jobs, multimask), strict=True):
-                onward = job.after(masks, coarser)
+            for job, answer in zip(jobs, _decode_tile(scene, tile, jobs, multimask), strict=True):
+                onward = job.after(answer, coarser)
                 if onward.scales:
                     waiting[onward.scales[0]].append(onward)
                     continue
-                for mask in onward.best:
+                for mask in onward.best.masks if onward.best else ():
                     yield job.order, mask
                 steps.advance()
 
@@ -106,19 +129,15 @@ class _Steps:
 
 
 def _scales_to_try(prompt: PixelPrompt, scales: Sequence[float], size: int) -> tuple[float, ...]:
-    if not prompt.side:
-        usual = tuple(scale for scale in scales if scale in CLICK_SCALES)
-        return usual or (min(scales, key=lambda scale: abs(math.log(scale))),)
+    """Scales for a prompt: one if its extent is known, else all usual ones that hold its clicks."""
     wanted = prompt.side / (FILLS_AT_MOST * size)
+    if prompt.is_clicks:
+        usual = tuple(scale for scale in scales if scale in CLICK_SCALES and scale >= wanted)
+        if usual:
+            return usual
+        if not prompt.side:
+            return (min(scales, key=lambda scale: abs(math.log(scale))),)
     return (next((scale for scale in scales if scale >= wanted), scales[-1]),)
-
-
-def _merit(masks: tuple[Mask, ...]) -> tuple[bool, bool, float, float]:
-    """What makes one answer better than another: an object, a whole one, the score, own pixels."""
-    if not masks or masks[0].logits is None:
-        return False, bool(masks), 0.0, 0.0
-    best = masks[0]
-    return True, best.status != "truncated", best.score, -abs(math.log(best.scale))
 
 
 def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
@@ -131,37 +150,70 @@ def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
     return groups
 
 
-def _chunks(indices: Iterable[int], jobs: Sequence[_Job]) -> Iterator[tuple[list[int], bool]]:
-    """A bounded number of jobs at once, and whether they are lone clicks, which are ambiguous."""
-    chosen = list(indices)
-    for clicks in (True, False):
-        group = [i for i in chosen if jobs[i].prompt.is_click is clicks]
-        for start in range(0, len(group), CHUNK):
-            yield group[start : start + CHUNK], clicks
-
-
-def _decode_tile(
-    scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool
-) -> list[tuple[Mask, ...]]:
-    """The masks of each job, best first; one unless several were asked for."""
-    results: list[tuple[Mask, ...]] = [
-        (nothing(job.prompt.id, "empty", scene.frame, tile),) for job in jobs
-    ]
+def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool) -> list[_Answer]:
+    """The answer to each job, of one mask unless several were asked for."""
+    found = [_Answer((nothing(job.prompt.id, "empty", scene.frame, tile),), 0.0) for job in jobs]
     if scene.store.status(tile) == "empty":
-        return results
-    model, features = scene.model, scene.store[tile]
-    maker = TileMasks.on(tile, scene)
-    prompts = {
-        i: on_tile(job.prompt, tile, model.size, model.logits_size)
+        return found
+    decoder = _TileDecoder(scene, tile)
+    guides = {i: job.guide for i, job in enumerate(jobs) if job.guide}
+    clicks = {
+        i: job.prompt
         for i, job in enumerate(jobs)
-        if not job.prompt.is_click or maker.has_data_at(job.prompt)
+        if job.prompt.is_click and decoder.maker.has_data_at(job.prompt)
     }
-    for chosen, clicks in _chunks(prompts, jobs):
-        logits, scores = model.decode(features, [prompts[i] for i in chosen], multimask=clicks)
-        for i, own_logits, own_scores in zip(chosen, logits, scores, strict=True):
-            ranks = np.argsort(-own_scores, kind="stable")[: None if multimask else 1]
-            results[i] = tuple(
-                maker.mask(jobs[i].prompt, own_logits[k], float(own_scores[k]), candidate)
-                for candidate, k in enumerate(ranks)
+    others = {i: job.prompt for i, job in enumerate(jobs) if not job.prompt.is_click}
+    rough, scores = {}, {}
+    for i, logits, own_scores in decoder.decode(guides, multimask=True):
+        best = int(own_scores.argmax())
+        rough[i], scores[i] = logits[best], float(own_scores[best])
+    answers = itertools.chain(
+        decoder.decode(clicks, multimask=True), decoder.decode(others, rough, multimask=False)
+    )
+    for i, logits, own_scores in answers:
+        ranks = np.argsort(-own_scores, kind="stable")[: None if multimask else 1]
+        masks = tuple(
+            decoder.maker.mask(jobs[i].prompt, logits[k], float(own_scores[k]), candidate)
+            for candidate, k in enumerate(ranks)
+        )
+        found[i] = _Answer(masks, scores.get(i, masks[0].score))
+    return found
+
+
+class _TileDecoder:
+    """Decodes prompts on a tile, a bounded number of them at once."""
+
+    def __init__(self, scene: Scene, tile: Tile) -> None:
+        self.model, self.tile = scene.model, tile
+        self.features = scene.store[tile]
+        self.maker = TileMasks.on(tile, scene)
+
+    def decode(
+        self,
+        prompts: Mapping[int, PixelPrompt],
+        rough: Mapping[int, Floats] | None = None,
+        *,
+        multimask: bool,
+    ) -> Iterator[tuple[int, Floats, Floats]]:
+        """Logits (M, s, s) and scores (M,) of each prompt, with its key.
+
+        Args:
+            prompts: by any keys.
+            rough: logits (s, s) that some of the prompts correct, by the same keys.
+            multimask: three masks each, else one.
+        """
+        model = self.model
+        keys = list(prompts)
+        for start in range(0, len(keys), CHUNK):
+            chosen = keys[start : start + CHUNK]
+            asked = [
+                on_tile(prompts[key], self.tile, model.size, model.logits_size) for key in chosen
+            ]
+            if rough:
+                asked = [
+                    replace(prompt, mask=rough.get(key, prompt.mask))
+                    for key, prompt in zip(chosen, asked, strict=True)
+                ]
+            yield from zip(
+                chosen, *model.decode(self.features, asked, multimask=multimask), strict=True
             )
-    return results

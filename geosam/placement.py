@@ -62,6 +62,19 @@ class PixelPrompt:
         return len(self.points) == 1 and self.box is None and self.mask is None
 
     @property
+    def is_clicks(self) -> bool:
+        """Points alone, which bound the object's extent from below at most."""
+        return self.box is None and self.mask is None
+
+    @property
+    def first_click(self) -> "PixelPrompt | None":
+        """The first point on the object, as a prompt of its own."""
+        on = self.labels == 1
+        if not on.any():
+            return None
+        return PixelPrompt(self.id, self.points[on][:1], self.labels[on][:1], None, None, False)
+
+    @property
     def anchor(self) -> tuple[float, float, float, float]:
         """Bounds of one place on the object: a point on it, or the middle of its extent."""
         foreground = self.points[self.labels == 1]
