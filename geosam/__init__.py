@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geosam.automatic.run import everything
     from geosam.masks import Mask
     from geosam.model import load_model
     from geosam.output import write
@@ -25,6 +26,7 @@ _HOMES = {
     "PromptSet": "geosam.prompts",
     "TilePrompt": "geosam.protocol",
     "encode": "geosam.verbs",
+    "everything": "geosam.automatic.run",
     "load_model": "geosam.model",
     "preview": "geosam.verbs",
     "segment": "geosam.verbs",
@@ -39,6 +41,7 @@ __all__ = [
     "PromptSet",
     "TilePrompt",
     "encode",
+    "everything",
     "load_model",
     "preview",
     "segment",

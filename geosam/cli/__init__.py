@@ -7,6 +7,7 @@ import click
 
 from geosam import __version__
 from geosam.cli.demo import demo
+from geosam.cli.everything import everything
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
 from geosam.cli.serve import serve
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (demo, info, encode, segment, vectorize, check, models, serve):
+for command in (demo, info, encode, segment, everything, vectorize, check, models, serve):
     main.add_command(command)
