@@ -8,11 +8,11 @@ import click
 from geosam.automatic import run
 from geosam.cli.polygons import area_option, deliver, mode_option, output_option
 from geosam.cli.shared import (
+    ModelChoice,
     ProgressLine,
     bands_option,
     data_errors,
-    load,
-    model_option,
+    model_options,
     scales_option,
 )
 from geosam.output import Mode, check_path
@@ -43,7 +43,7 @@ from geosam.output import Mode, check_path
     help="Also write a label raster (.tif): each pixel has the id of its smallest object.",
 )  # fmt: skip
 @click.option("--regular", is_flag=True, help="Outlines with right angles, for buildings.")
-@model_option
+@model_options
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
 @scales_option
 @bands_option
@@ -57,7 +57,7 @@ def everything(  # noqa: PLR0913  # one parameter an option
     max_area_m2: float,
     density: int,
     labels: Path | None,
-    model_name: str,
+    chosen: ModelChoice,
     store: str | None,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
@@ -78,7 +78,7 @@ def everything(  # noqa: PLR0913  # one parameter an option
     """
     if output:
         check_path(output, mode=mode)
-    model = load(model_name)
+    model = chosen.load()
     with ProgressLine("tile") as progress:
         batches = run.everything(
             model, source, store=store, bands=bands, scales=scales, area=area,
