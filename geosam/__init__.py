@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geosam.automatic.run import everything
     from geosam.evaluation.trials import evaluate
     from geosam.evaluation.truth import Pair
     from geosam.exchange.coco import import_coco
@@ -34,6 +35,7 @@ _HOMES = {
     "evaluate": "geosam.evaluation.trials",
     "export": "geosam.exchange.training_set",
     "import_coco": "geosam.exchange.coco",
+    "everything": "geosam.automatic.run",
     "load_model": "geosam.model",
     "preview": "geosam.verbs",
     "segment": "geosam.verbs",
@@ -51,6 +53,7 @@ __all__ = [
     "TilePrompt",
     "encode",
     "evaluate",
+    "everything",
     "export",
     "import_coco",
     "load_model",

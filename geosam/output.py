@@ -3,17 +3,22 @@
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import geopandas
+import numpy as np
 import pandas
+import pyarrow
 import pyogrio
+import shapely
 from pandas.api import types
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
+from shapely import GeometryType
 
 from geosam.errors import OutputError, OutputExists
 
@@ -27,6 +32,7 @@ _DRIVERS = {
     ".shp": "ESRI Shapefile",
     ".parquet": "Parquet",
 }
+_STREAMING = {"GPKG", "FlatGeobuf", "GeoJSON"}
 _POLYGONS = {"Polygon", "MultiPolygon"}
 _SHAPEFILE_PARTS = (
     *(".shp", ".shx", ".dbf", ".prj", ".cpg"),
@@ -36,7 +42,7 @@ _SHAPEFILE_NAME_BYTES = 10
 
 
 def write(
-    gdf: geopandas.GeoDataFrame,
+    gdf: geopandas.GeoDataFrame | Iterable[geopandas.GeoDataFrame],
     path: str | Path,
     *,
     layer: str | None = None,
@@ -58,7 +64,9 @@ def write(
     file appears under its name when it is whole; until then an older one stays as it was.
 
     Args:
-        gdf: The polygons, in a known CRS.
+        gdf: The polygons, in a known CRS; or batches of them with the same columns, which
+            GeoPackage, FlatGeobuf and GeoJSON take one after the other, so that they need not all
+            fit the memory.
         path: The file, in an existing folder.
         layer: Name of the layer, in a GeoPackage only; None: the file's name.
         mode: "create": a new file. "replace": a new file, or in place of an older one; in a
@@ -72,6 +80,12 @@ def write(
     path = Path(path)
     driver = _driver(path)
     check_path(path, layer=layer, mode=mode)
+    if not isinstance(gdf, geopandas.GeoDataFrame):
+        amends = path.exists() and driver == "GPKG"
+        if driver in _STREAMING and not amends:
+            _write_batches(gdf, path, driver, layer or path.stem)
+            return
+        gdf = pandas.concat(gdf, ignore_index=True)
     if gdf.crs is None:
         raise OutputError(f"{path}: polygons without a CRS (expected one). Set it with set_crs.")
     if driver == "GeoJSON":
@@ -226,6 +240,68 @@ def _geometry_type(gdf: geopandas.GeoDataFrame) -> str:
     if kinds <= _POLYGONS:
         return "MultiPolygon"
     return str(*kinds) if len(kinds) == 1 else "Unknown"
+
+
+def _write_batches(
+    batches: Iterable[geopandas.GeoDataFrame], path: Path, driver: str, layer: str
+) -> None:
+    """Write batches of polygons one after the other into a new file."""
+    coming = iter(batches)
+    first = _first(coming, path)
+    if driver == "GeoJSON":
+        _check_way_to_wgs84(path, first.crs)
+    problems: list[BaseException] = []
+
+    def records() -> Iterator[pyarrow.RecordBatch]:
+        try:
+            for batch in chain([first], coming):
+                if len(batch):
+                    yield from _arrow(batch).to_batches()
+        except BaseException as problem:  # arrow would turn it into a text
+            problems.append(problem)
+            raise
+
+    options: dict[str, str] = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        stream = pyarrow.RecordBatchReader.from_batches(_arrow(first).schema, records())
+        try:
+            pyogrio.write_arrow(
+                stream, draft, layer=layer, driver=driver, geometry_type="MultiPolygon",
+                geometry_name=first.geometry.name, crs=first.crs.to_wkt(), **options,
+            )  # fmt: skip
+        except (DataSourceError, DataLayerError, pyarrow.ArrowException) as error:
+            raise OutputError(
+                f"{path}: {error} (expected to be written). Is the disk full?"
+            ) from error
+        finally:
+            for problem in problems:
+                raise problem
+        _publish(draft, path)
+
+
+def _first(coming: Iterator[geopandas.GeoDataFrame], path: Path) -> geopandas.GeoDataFrame:
+    """The first batch that tells its columns' types, which an empty one does not."""
+    first: geopandas.GeoDataFrame | None = None
+    for first in coming:
+        if len(first):
+            break
+    if first is None or first.crs is None:
+        raise OutputError(
+            f"{path}: {'nothing' if first is None else 'polygons without a CRS'} (expected batches "
+            "of polygons in a CRS)."
+        )
+    return first
+
+
+def _arrow(gdf: geopandas.GeoDataFrame) -> pyarrow.Table:
+    """Polygons as a table, all of them multipolygons."""
+    shapes = gdf.geometry.to_numpy()
+    alone = shapely.get_type_id(shapes) == GeometryType.POLYGON
+    parts, owners = shapely.get_parts(shapes[alone]), np.arange(alone.sum())
+    many = shapes.copy()
+    many[alone] = shapely.multipolygons(parts, indices=owners)
+    return pyarrow.table(gdf.set_geometry(many, crs=gdf.crs).to_arrow(index=False))
 
 
 def _write(gdf: geopandas.GeoDataFrame, path: Path, driver: str, layer: str, append: bool) -> str:

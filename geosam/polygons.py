@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from operator import length_hint
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import contourpy
 import geopandas
@@ -24,6 +24,8 @@ from tiles.errors import ProjectionError
 from tiles.frame import Frame
 
 _DEFAULT_TOLERANCE = 0.25  # cells
+
+Numbers: TypeAlias = npt.NDArray[np.float64]
 
 _COLUMNS = {
     "id": "str",
@@ -89,11 +91,25 @@ def outline(mask: Mask, simplify_m: float | None = None) -> MultiPolygon:
     """The polygons of one mask in the CRS of its frame, as `vectorize` draws them; maybe none."""
     if mask.logits is None:
         return MultiPolygon()
-    cells = _simplify(_contour(mask.logits), _tolerance(mask.frame, simplify_m))
-    if mask.valid is not None:
-        cells = _cut(cells, mask.valid, mask.valid.shape[0] // mask.logits.shape[0])
+    cells = outline_cells(mask.logits, mask.valid, _tolerance(mask.frame, simplify_m))
     world: MultiPolygon = shapely.transform(cells, mask.frame.to_world)
     return world
+
+
+def outline_cells(
+    logits: npt.NDArray[np.float32],
+    valid: npt.NDArray[np.bool_] | None,
+    tolerance: float = _DEFAULT_TOLERANCE,
+) -> MultiPolygon:
+    """The polygons of logits (h, w), in cells from the corner of the first one; maybe none.
+
+    Args:
+        logits: the object is where they are above 0.
+        valid: (h * k, w * k), where there is data; None: everywhere.
+        tolerance: how far the outline may move to get simpler, in cells.
+    """
+    cells = _simplify(_contour(logits), tolerance)
+    return cells if valid is None else _cut(cells, valid, valid.shape[0] // logits.shape[0])
 
 
 def _of_masks(
@@ -150,7 +166,7 @@ def _gather(
     min_area_m2: float,
 ) -> tuple[list[Polygon | MultiPolygon | None], npt.NDArray[np.float64]]:
     """The parts that are large enough, as one geometry an owner, and its area in square metres."""
-    areas = _areas_m2(parts, crs) if crs else np.empty(0)
+    areas = measures_m(parts, crs)[0] if crs else np.empty(0)
     small = (areas == 0) | (areas < min_area_m2)  # NaN is neither
     large = ~small
     parts, owners, areas = parts[large], owners[large], areas[large]
@@ -165,30 +181,32 @@ def _whole(parts: Polygons) -> Polygon | MultiPolygon | None:
     return parts[0] if len(parts) else None
 
 
-def _areas_m2(polygons: Polygons, crs: CRS) -> npt.NDArray[np.float64]:
-    """The area of each polygon on the CRS's ellipsoid; where it has none, on its plane.
+def measures_m(polygons: Polygons, crs: CRS) -> tuple[Numbers, Numbers]:
+    """Area (m2) and perimeter (m), holes included, of each polygon on the CRS's ellipsoid.
 
-    NaN where a vertex is off the planet.
+    Where the CRS has no ellipsoid they are measured on its plane. NaN where a vertex is off the
+    planet.
     """
     base, geod = crs.geodetic_crs, crs.get_geod()
     if base is None or geod is None or not base.is_geographic:
         unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-        flat: npt.NDArray[np.float64] = shapely.area(polygons) * unit**2
-        return flat
+        return shapely.area(polygons) * unit**2, shapely.length(polygons) * unit
     rings, owners = shapely.get_rings(polygons, return_index=True)
     points, rings_of_points = shapely.get_coordinates(rings, return_index=True)
     transformer = Transformer.from_crs(crs, base, always_xy=True)
     radians = base.axis_info[0].unit_conversion_factor
     longitudes, latitudes = np.degrees(np.array(transformer.transform(*points.T)) * radians)
     starts = np.searchsorted(rings_of_points, np.arange(len(rings) + 1))
-    areas = np.array(
+    signed, lengths = np.array(
         [
-            abs(geod.polygon_area_perimeter(longitudes[start:stop], latitudes[start:stop])[0])
+            geod.polygon_area_perimeter(longitudes[start:stop], latitudes[start:stop])
             for start, stop in pairwise(starts)
         ]
-    )
+    ).reshape(-1, 2).T  # fmt: skip
     is_shell = np.diff(owners, prepend=-1) > 0
-    return _sum_by(owners, np.where(is_shell, areas, -areas), len(polygons))
+    areas = np.where(is_shell, abs(signed), -abs(signed))
+    count = len(polygons)
+    return _sum_by(owners, areas, count), _sum_by(owners, lengths, count)
 
 
 def _sum_by(

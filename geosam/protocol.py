@@ -78,7 +78,12 @@ class Model(Protocol):
         ...
 
     def decode(
-        self, features: Features, prompts: Sequence[TilePrompt], *, multimask: bool
+        self,
+        features: Features,
+        prompts: Sequence[TilePrompt],
+        *,
+        multimask: bool,
+        min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
         """Masks of P prompts on one image.
 
@@ -86,6 +91,8 @@ class Model(Protocol):
             features: of the image, `feature_shape`.
             prompts: P of them.
             multimask: several masks for an ambiguous prompt, else one.
+            min_score: the logits of prompts of which no mask reaches it will not be looked at, so
+                that they need not be made. None: all will.
 
         Returns:
             logits (P, M, s, s), the object where they are above 0, and scores (P, M) in 0..1, the

@@ -37,7 +37,12 @@ class FloodModel:
         return images.astype(np.float16)
 
     def decode(
-        self, features: Features, prompts: Sequence[TilePrompt], *, multimask: bool
+        self,
+        features: Features,
+        prompts: Sequence[TilePrompt],
+        *,
+        multimask: bool,
+        min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
         masks = np.stack([self._mask(features, prompt) for prompt in prompts])  # (P, s, s)
         logits = np.where(masks, SURE, -SURE).astype(np.float32)[:, None]  # (P, 1, s, s)

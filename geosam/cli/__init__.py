@@ -8,6 +8,7 @@ import click
 from geosam import __version__
 from geosam.cli.demo import demo
 from geosam.cli.evaluate import evaluate
+from geosam.cli.everything import everything
 from geosam.cli.exchange import export, import_labels
 from geosam.cli.features import check, encode, info
 from geosam.cli.polygons import segment, vectorize
@@ -35,6 +36,7 @@ for command in (
     info,
     encode,
     segment,
+    everything,
     vectorize,
     evaluate,
     export,

@@ -1,7 +1,7 @@
 """Commands that give polygons: segment, vectorize."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -117,7 +117,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
             model, source, asked, store=store, bands=bands, scales=scales, multimask=multimask,
             min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress,
         )  # fmt: skip
-    _deliver(polygons, output, mode)
+    deliver(polygons, output, mode)
     if picture:
         verbs.preview(source, polygons, picture, prompts=asked, bands=bands)
     statuses = polygons["status"].value_counts().to_dict()
@@ -149,7 +149,7 @@ def vectorize(
         polygons = vectorize_masks(
             labels, min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress
         )
-    _deliver(polygons, output, mode)
+    deliver(polygons, output, mode)
     click.echo(f"{len(polygons)} polygons", err=True)
 
 
@@ -171,7 +171,12 @@ def _prompts(
     return PromptSet.of(points=points, boxes=boxes, crs=crs)
 
 
-def _deliver(polygons: geopandas.GeoDataFrame, output: Path | None, mode: Mode) -> None:
+def deliver(
+    polygons: geopandas.GeoDataFrame | Iterable[geopandas.GeoDataFrame],
+    output: Path | None,
+    mode: Mode,
+) -> None:
+    """Write polygons, or batches of them, to a file or as GeoJSON to stdout."""
     if output:
         write(polygons, output, mode=mode)
         click.echo(str(output))
@@ -182,7 +187,7 @@ def _deliver(polygons: geopandas.GeoDataFrame, output: Path | None, mode: Mode) 
             write(polygons, path)
         except OutputError as error:
             raise OutputError(
-                f"Standard output: GeoJSON cannot hold polygons in {polygons.crs.name} (expected a "
-                "CRS of the Earth). Name a file with -o, such as -o polygons.gpkg."
+                "Standard output: GeoJSON cannot hold these polygons (expected a CRS of the "
+                "Earth). Name a file with -o, such as -o polygons.gpkg."
             ) from error
         click.echo(path.read_text())

@@ -44,9 +44,17 @@ class SamModel:
 
     @torch.inference_mode()
     def decode(
-        self, features: Features, prompts: Sequence[TilePrompt], *, multimask: bool
+        self,
+        features: Features,
+        prompts: Sequence[TilePrompt],
+        *,
+        multimask: bool,
+        min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M)."""
+        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+
+        A prompt that gets no mask of `min_score` in its focus is not decoded in the whole image.
+        """
         device = self.engine.device
         embedding = self.engine.tensor(features)[None].float()
         own = unpack(embedding, self.network.config)
@@ -68,7 +76,10 @@ class SamModel:
                 found = (part.cpu().numpy() for part in result)
                 for i, new_logits, new_scores in zip(chosen, *found, strict=True):
                     logits[i, :, *looks[i].cells], scores[i] = new_logits, new_scores
-                    if looks[i].is_left_by(new_logits[new_scores.argmax()]):
+                    best = new_scores.argmax()
+                    if min_score is not None and new_scores[best] < min_score:
+                        continue
+                    if looks[i].is_left_by(new_logits[best]):
                         left.append(i)
                         looks[i] = Focus.whole(self.size)
             waiting = left

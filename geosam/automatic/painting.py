@@ -1,0 +1,169 @@
+"""Objects burnt into a label raster, block by block: small ones over large ones.
+
+With `fill_px` narrow gaps between objects are given to their neighbours. A pixel's label depends on
+the objects near it alone, not on the blocks.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.errors import RasterioError
+from rasterio.features import rasterize
+from rasterio.windows import Window as RasterioWindow
+
+from geosam.automatic.objects import Objects, load, save
+from geosam.errors import OutputError
+from geosam.tile_masks import Cells
+from tiles import Frame, Window
+
+BLOCK = 1024  # px
+_SMALL_PX = 2 * BLOCK  # objects that are lower than this are read for few rows of blocks
+
+Labels = npt.NDArray[np.uint32]
+
+
+class Spool:
+    """Labelled objects in files, to be read back by where they lie."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._spans: list[tuple[Path, float, float]] = []
+
+    def put(self, objects: Objects, labels: npt.NDArray[np.int64]) -> None:
+        """Keep objects with their labels."""
+        bounds = objects.bounds
+        small = bounds[:, 3] - bounds[:, 1] < _SMALL_PX
+        for chosen in (small, ~small):
+            if chosen.any():
+                path = self.folder / f"{len(self._spans)}.npz"
+                save(path, objects.take(chosen).to_arrays() | {"labels": labels[chosen]})
+                top, bottom = bounds[chosen, 1].min(), bounds[chosen, 3].max()
+                self._spans.append((path, float(top), float(bottom)))
+
+    def between(self, top: float, bottom: float) -> tuple[Objects, npt.NDArray[np.int64]]:
+        """The objects that reach into a range of raster rows, with their labels."""
+        parts, labels = [Objects.none()], [np.empty(0, np.int64)]
+        for path, low, high in self._spans:
+            arrays = load(path) if low < bottom and high > top else None
+            if arrays is not None:
+                objects = Objects.from_arrays(arrays)
+                bounds = objects.bounds
+                near = (bounds[:, 1] < bottom) & (bounds[:, 3] > top)
+                parts.append(objects.take(near))
+                labels.append(arrays["labels"][near])
+        return Objects.joined(parts), np.concatenate(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What may be painted.
+
+    Attributes:
+        area: raster px; None: everywhere.
+        validity: gives where a window of the raster has data, or None if nobody knows.
+        fill_px: how wide a gap may be, twice, to be given to its neighbours; 0: none.
+    """
+
+    area: shapely.Geometry | None
+    validity: Callable[[Window], Cells | None]
+    fill_px: int
+
+
+def paint(
+    spool: Spool,
+    frame: Frame,
+    path: Path,
+    ground: Ground,
+    advance: Callable[[], None],
+) -> None:
+    """Write the label raster (uint32, tiled, 0: no object) of a scene's objects.
+
+    Calls `advance` after each block.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    height, width = frame.shape
+    profile = {
+        "driver": "GTiff", "dtype": "uint32", "count": 1, "height": height, "width": width,
+        "crs": frame.crs.to_wkt(), "transform": frame.transform, "nodata": 0, "tiled": True,
+        "blockxsize": 256, "blockysize": 256, "compress": "deflate", "BIGTIFF": "IF_SAFER",
+    }  # fmt: skip
+    try:
+        with rasterio.open(path, "w", **profile) as file:
+            for window, labels in _blocks(spool, frame, ground):
+                place = RasterioWindow(window.col, window.row, window.width, window.height)
+                file.write(labels, 1, window=place)
+                advance()
+    except (RasterioError, OSError) as error:
+        raise OutputError(
+            f"{path}: {error} (expected a file that can be written). Is the disk full?"
+        ) from error
+
+
+def _blocks(spool: Spool, frame: Frame, ground: Ground) -> Iterator[tuple[Window, Labels]]:
+    height, width = frame.shape
+    halo = ground.fill_px
+    for top in range(0, height, BLOCK):
+        rows = max(top - halo, 0), min(top + BLOCK + halo, height)
+        objects, labels = spool.between(*rows)
+        order = np.lexsort(
+            (labels, -shapely.area(objects.outlines), -objects.tiers, ~objects.truncated)
+        )
+        objects, labels = objects.take(order), labels[order]
+        bounds = objects.bounds
+        for left in range(0, width, BLOCK):
+            cols = max(left - halo, 0), min(left + BLOCK + halo, width)
+            wide = Window.spanning(cols[0], rows[0], cols[1], rows[1])
+            near = (bounds[:, 0] < wide.right) & (bounds[:, 2] > wide.col)
+            painted = _burn(objects.outlines[near], labels[near], wide)
+            painted = _on_ground(painted, wide, ground)
+            right, bottom = min(left + BLOCK, width), min(top + BLOCK, height)
+            block = Window.spanning(left, top, right, bottom)
+            yield block, painted[block.slices(wide)]
+
+
+def _burn(
+    outlines: npt.NDArray[np.object_], labels: npt.NDArray[np.int64], window: Window
+) -> Labels:
+    if not len(outlines):
+        return np.zeros(window.shape, np.uint32)
+    burnt: Labels = rasterize(
+        zip(outlines, labels.tolist(), strict=True),
+        window.shape,
+        transform=Affine.translation(window.col, window.row),
+        dtype="uint32",
+    )
+    return burnt
+
+
+def _on_ground(labels: Labels, window: Window, ground: Ground) -> Labels:
+    """Labels with narrow gaps filled, where there is data within the area of interest."""
+    allowed = np.ones(window.shape, bool)
+    if ground.area is not None:
+        allowed = _burn(np.array([ground.area], object), np.ones(1, np.int64), window) > 0
+    if ground.fill_px and not labels.all():
+        valid = ground.validity(window)
+        if valid is not None:
+            allowed &= valid
+        labels = _grown(labels, allowed, ground.fill_px)
+    return np.where(allowed, labels, 0).astype(np.uint32)
+
+
+def _grown(labels: Labels, allowed: Cells, steps: int) -> Labels:
+    """Labels that have grown by so many px over what is allowed and has none."""
+    for _ in range(steps):
+        free = (labels == 0) & allowed
+        around = np.pad(labels, 1)
+        for neighbour in (around[:-2, 1:-1], around[1:-1, :-2], around[1:-1, 2:], around[2:, 1:-1]):
+            labels = np.where(free & (labels == 0), neighbour, labels)
+        if not (free & (labels > 0)).any():
+            break
+    return labels

@@ -1,0 +1,315 @@
+"""Every object of a scene: tiles first, then the whole objects, as they are settled."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import pandas
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from shapely import GeometryType
+
+from geosam.automatic.candidates import RELAXED, STRICT
+from geosam.automatic.lattice import anchor
+from geosam.automatic.objects import Objects
+from geosam.automatic.painting import BLOCK, Ground, Spool, paint
+from geosam.automatic.regular import check_regular
+from geosam.automatic.regular import regular as squared
+from geosam.automatic.sweep import sweep
+from geosam.automatic.tile_work import Plan, result_of, work_on
+from geosam.cache import cache_folder
+from geosam.errors import OutputExists, PromptError
+from geosam.placement import to_pixels
+from geosam.polygons import measures_m, vectorize
+from geosam.prompts import Prompt
+from geosam.protocol import Model, Progress
+from geosam.scene import Scene, check_scales, is_store
+from tiles import FeatureStore, Tile, TileGrid
+
+DENSITY = 32  # points along a tile's side
+FILL_PX = 16  # gaps between objects up to twice as wide are closed where all ground is covered
+SMOOTH_PX = 1.0  # what `vectorize` may cut off a corner of the pixels' outline, see there
+
+VERSION = 1  # of what the files of the work folder mean
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Which objects are wanted, once they are known."""
+
+    min_area_m2: float
+    max_area_m2: float
+    area: shapely.Geometry | None  # raster px
+    regular: bool
+    model: str
+
+
+def everything(  # noqa: PLR0913  # each is a thing people set
+    model: Model,
+    source: str | Path | FeatureStore,
+    *,
+    store: str | Path | None = None,
+    bands: Sequence[int] | None = None,
+    scales: Sequence[float] | None = None,
+    area: geopandas.GeoDataFrame | str | Path | None = None,
+    min_area_m2: float = 0.0,
+    max_area_m2: float = np.inf,
+    density: int = DENSITY,
+    coverage: bool = False,
+    regular: bool = False,
+    labels: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Iterator[geopandas.GeoDataFrame]:
+    """Outline every object of a scene, whole across tiles and scales.
+
+    Every tile is prompted at the points of a lattice. Tiles that are done are kept in a folder
+    beside the features, so that a run that was killed, or asks for other sizes, goes on from them.
+    The objects come in batches, from the top down, and each is written by `write` as it comes::
+
+        geosam.write(geosam.everything(model, "ortho.tif"), "objects.gpkg")
+
+    Args:
+        model: see `load_model`.
+        source: a raster, or a feature store made by `encode`.
+        store: where a raster's features are kept; None: beside the raster.
+        bands: one band, or three for red, green and blue; None: see `Stretch.of`.
+        scales: raster px per tile px; None: 1 and all coarser ones. Finer ones find objects of a
+            few pixels and take four times as long each.
+        area: only objects that reach into these polygons, or those of a vector file, in any CRS;
+            None: everywhere.
+        min_area_m2: objects smaller than this are left out.
+        max_area_m2: objects larger than this are left out.
+        density: points along the side of a tile.
+        coverage: share out the ground among the objects: without overlaps, neighbours having the
+            same border, and with less sure objects where there are no sure ones. Else objects may
+            overlap, as a tree does the garden it stands in.
+        regular: outlines with right angles, for buildings.
+        labels: also write a raster (uint32, tiled) in which each pixel has the id of the smallest
+            object it lies on, 0 for none.
+        progress: called with (done, total) tiles, and blocks of the label raster.
+
+    Yields:
+        Polygons in the raster's CRS with id (1, 2, ...), status ("ok", or "truncated" where the
+        object goes on beyond the coarsest tile), score, stability, area_m2, perimeter_m, tile,
+        scale and model. At least one batch, maybe empty.
+
+    Raises:
+        RasterError, StoreMismatch, StoreIncomplete, BandError, ModelError: see `segment`.
+        PromptError: the area of interest is no polygon, or lies off the raster.
+        OutputExists: there is a file named as the label raster shall be.
+        ValueError: a number is out of its range.
+    """
+    if not 1 <= density <= model.size:
+        raise ValueError(f"density: {density} (expected 1 to {model.size} points a tile's side).")
+    if not 0 <= min_area_m2 <= max_area_m2:
+        raise ValueError(
+            f"min_area_m2 and max_area_m2: {min_area_m2} and {max_area_m2} (expected 0 or more, "
+            "and the first not above the second)."
+        )
+    if labels is not None and Path(labels).exists():
+        raise OutputExists(f"{labels}: exists already (expected a new file). Choose another name.")
+    if regular and coverage:
+        raise ValueError(
+            "regular and coverage: both (expected one: squared outlines would overlap)."
+        )
+    if regular:
+        check_regular()
+    scene = Scene.open(model, source, store=store, bands=bands)
+    if scales is None:
+        known = scene.encoded_scales if is_store(source) else scene.store.scales
+        scales = [scale for scale in known if scale >= 1]
+    shape = None if area is None else _on_raster(area, scene)
+    tiers = RELAXED if coverage else STRICT
+    chosen = check_scales(scene, scales)
+    key = _key(scene, chosen, density, coverage, shape)
+    plan = Plan(
+        scene, chosen, max(1, model.size // density), anchor(scene.frame), tiers, shape,
+        work_folder(scene.store.path, key),
+    )  # fmt: skip
+    wishes = Wishes(min_area_m2, max_area_m2, shape, regular, model.id)
+    return _run(plan, wishes, coverage, Path(labels) if labels else None, progress)
+
+
+def work_folder(store: str, key: str) -> Path:
+    """Where the results of a store's tiles are kept: beside it, or in the cache if it is remote."""
+    name = f"{store.rstrip('/').rsplit('/', 1)[-1].removesuffix('.features.zarr')}.{key}.objects"
+    return cache_folder() / name if "://" in store else Path(store).with_name(name)
+
+
+def _run(
+    plan: Plan,
+    wishes: Wishes,
+    coverage: bool,
+    labels: Path | None,
+    progress: Progress | None,
+) -> Iterator[geopandas.GeoDataFrame]:
+    rows = [row for s in plan.scales for row in _rows(plan.scene.store.grid(s), plan.area)]
+    height, width = plan.scene.frame.shape
+    blocks = -(-height // BLOCK) * -(-width // BLOCK) if coverage or labels else 0
+    steps = count(1)
+    total = sum(map(len, rows)) + blocks
+
+    def advance() -> None:
+        done = next(steps)
+        if progress:
+            progress(done, total)
+
+    _work_on_all(rows, plan, advance)
+    spool = Spool(plan.folder / "objects") if blocks else None
+    tables = [_table(Objects.none(), np.empty(0, np.int64), plan, wishes)]
+    yield tables[0]
+    number = 0
+    for objects in sweep(plan):
+        table, kept = _wanted(objects, number, plan, wishes)
+        number += len(kept)
+        if spool is not None:
+            spool.put(kept, table["id"].to_numpy())
+        if coverage:
+            tables.append(table)
+        else:
+            yield table
+    if spool is not None:
+        draft = labels.with_name(f".{labels.name}.draft") if labels else plan.folder / "labels.tif"
+        ground = Ground(plan.area, plan.scene.validity, FILL_PX if coverage else 0)
+        paint(spool, plan.scene.frame, draft, ground, advance)
+        if coverage:
+            yield _partition(draft, pandas.concat(tables).drop(columns="geometry"), plan)
+        if labels:
+            draft.replace(labels)
+
+
+def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[[], None]) -> None:
+    """Have a result of every tile; what an earlier run left is not made again."""
+    for row in rows:
+        missing = [tile for tile in row if result_of(tile, plan) is None]
+        plan.scene.ensure(missing)
+        for tile in row:
+            if tile in missing:
+                work_on(tile, plan)
+            advance()
+
+
+def _rows(grid: TileGrid, area: shapely.Geometry | None) -> Iterator[list[Tile]]:
+    """The tiles whose cores reach into an area, row by row."""
+    for row in range(grid.rows):
+        tiles = [grid[row, col] for col in range(grid.cols)]
+        if area is not None:
+            cores = [(t.core.col, t.core.row, t.core.right, t.core.bottom) for t in tiles]
+            reached = shapely.intersects(area, shapely.box(*np.array(cores).T))
+            tiles = [tile for tile, near in zip(tiles, reached, strict=True) if near]
+        yield tiles
+
+
+def _wanted(
+    objects: Objects, number: int, plan: Plan, wishes: Wishes
+) -> tuple[geopandas.GeoDataFrame, Objects]:
+    """The objects that were asked for, numbered on from a number; as a table too."""
+    if wishes.area is not None:
+        objects = objects.take(shapely.intersects(wishes.area, objects.outlines))
+    if wishes.regular:
+        objects = replace(objects, outlines=squared(objects.outlines, plan.scene.frame))
+    table = _table(objects, np.arange(len(objects)), plan, wishes)
+    areas = table["area_m2"].to_numpy()
+    fits = ~((areas < wishes.min_area_m2) | (areas > wishes.max_area_m2))  # NaN is neither
+    table = table[fits].reset_index(drop=True)
+    table["id"] = np.arange(number + 1, number + 1 + len(table))
+    return table, objects.take(fits)
+
+
+def _table(
+    objects: Objects, ids: npt.NDArray[np.int64], plan: Plan, wishes: Wishes
+) -> geopandas.GeoDataFrame:
+    frame = plan.scene.frame
+    shapes = shapely.transform(objects.outlines, frame.to_world)
+    areas, perimeters = _measures(shapes, plan)
+    names = [
+        f"{scale:g}/{row}/{col}"
+        for scale, (row, col) in zip(objects.scales, objects.tiles.tolist(), strict=True)
+    ]
+    columns = pandas.DataFrame(
+        {
+            "id": ids,
+            "status": np.where(objects.truncated, "truncated", "ok"),
+            "score": objects.scores,
+            "stability": objects.stabilities,
+            "area_m2": areas,
+            "perimeter_m": perimeters,
+            "tile": names,
+            "scale": objects.scales,
+            "model": wishes.model,
+        }
+    )
+    columns = columns.astype(dict.fromkeys(("status", "tile", "model"), "str"))
+    return geopandas.GeoDataFrame(columns, geometry=shapes, crs=frame.crs)
+
+
+def _measures(shapes: npt.NDArray[np.object_], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Areas and perimeters of (N,) polygons and multipolygons in the raster's CRS."""
+    parts, owners = shapely.get_parts(shapes, return_index=True)
+    return tuple(  # type: ignore[return-value]  # two
+        np.bincount(owners, values, minlength=len(shapes)).astype(np.float64)
+        for values in measures_m(parts, plan.scene.frame.crs)
+    )
+
+
+def _partition(labels: Path, objects: pandas.DataFrame, plan: Plan) -> geopandas.GeoDataFrame:
+    """The areas of a label raster with what is known of the objects that they come from."""
+    pixel_m = max(plan.scene.frame.pixel_size_m)
+    areas = vectorize(labels, simplify_m=SMOOTH_PX * pixel_m)
+    if areas["label"].nunique() == 1:
+        areas = areas.dissolve("label").reset_index()
+    known = objects.set_index("id").loc[areas["label"]].reset_index()
+    known["area_m2"], known["perimeter_m"] = _measures(areas.geometry.to_numpy(), plan)
+    return geopandas.GeoDataFrame(known, geometry=areas.geometry.to_numpy(), crs=areas.crs)
+
+
+def _on_raster(area: geopandas.GeoDataFrame | str | Path, scene: Scene) -> shapely.Geometry:
+    """An area of interest in raster px.
+
+    Raises:
+        PromptError: it cannot be read, is no polygon, or lies off the raster.
+    """
+    if not isinstance(area, geopandas.GeoDataFrame):
+        try:
+            area = pyogrio.read_dataframe(area)
+        except (DataSourceError, DataLayerError) as error:
+            raise PromptError(f"{area}: {error} (expected a readable vector layer).") from error
+    shapes = area.geometry.dropna().to_numpy()
+    kinds = set(shapely.get_type_id(shapes).tolist())
+    if not kinds or kinds - {GeometryType.POLYGON, GeometryType.MULTIPOLYGON}:
+        raise PromptError("Area of interest: not polygons alone (expected polygons).")
+    parts = shapely.get_parts(shapely.union_all(shapely.make_valid(shapes)))
+    polygons = parts[shapely.get_type_id(parts) == GeometryType.POLYGON]
+    whole = Prompt("area of interest", mask=shapely.MultiPolygon(polygons.tolist()))
+    placed = to_pixels(whole, area.crs, scene.frame)
+    if placed is None or placed.mask is None:
+        raise PromptError(
+            "Area of interest: off the raster (expected to share ground with it). Check its CRS."
+        )
+    return placed.mask
+
+
+def _key(
+    scene: Scene,
+    scales: tuple[float, ...],
+    density: int,
+    coverage: bool,
+    area: shapely.Geometry | None,
+) -> str:
+    """A name for all that tiles' results depend on."""
+    about = {
+        "version": VERSION,
+        "recipe": scene.recipe.to_dict() | {"source": ""},
+        "scales": scales,
+        "density": density,
+        "coverage": coverage,
+        "area": None if area is None else shapely.to_wkb(area, hex=True),
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]

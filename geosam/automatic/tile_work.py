@@ -1,0 +1,252 @@
+"""One tile from features to outlines, kept in a file of the work folder.
+
+A tile outlines the objects that it sees whole. Of an object cut by its edge it keeps the logits,
+for `stitching` to join with those of its neighbours.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from shapely import MultiPolygon
+
+from geosam.automatic.candidates import CONFIDENT, Tier, click, find
+from geosam.automatic.lattice import lattice
+from geosam.automatic.objects import Arrays, Numbers, Objects, Row, load, save
+from geosam.masks import Mask
+from geosam.placement import Points
+from geosam.polygons import outline_cells
+from geosam.protocol import Floats
+from geosam.scene import Scene
+from geosam.tile_masks import Cells, TileMasks
+from tiles import Frame, Tile, TileGrid, Window
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What is asked of a scene, and where its tiles' results are kept.
+
+    Attributes:
+        scene: raster and features.
+        scales: raster px per tile px, finest first.
+        step_px: between lattice points, tile px.
+        origin: of the lattice, see `anchor`.
+        tiers: thresholds, strictest first; the later ones only where ground is left.
+        area: of interest, raster px; None: everywhere.
+        folder: for the results.
+    """
+
+    scene: Scene
+    scales: tuple[float, ...]
+    step_px: int
+    origin: tuple[int, int]
+    tiers: tuple[Tier, ...]
+    area: shapely.Geometry | None
+    folder: Path
+
+    def finer(self, scale: float) -> tuple[float, ...]:
+        """The scales below one."""
+        return tuple(other for other in self.scales if other < scale)
+
+    def largest_px(self, scale: float) -> float:
+        """Longer side, raster px, of objects that a scale answers for.
+
+        What is larger may or may not fit a tile, depending on where the tiles fall; the next
+        coarser scale sees it whole. The coarsest scale takes all.
+        """
+        grid = self.scene.store.grid(scale)
+        return (grid.size - grid.overlap) * scale if scale < self.scales[-1] else np.inf
+
+    def smallest_px(self, scale: float) -> float:
+        """Longer side, raster px, below which the next finer scale always saw an object whole."""
+        finer = self.finer(scale)
+        return self.scene.store.grid(finer[-1]).overlap * finer[-1] if finer else 0.0
+
+    def path(self, tile: Tile) -> Path:
+        """The file of a tile's result."""
+        row, col = tile.index
+        return self.folder / f"{tile.scale:g}" / f"{row}.{col}.npz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What a tile sees of an object that its edge cuts.
+
+    Attributes:
+        logits: (h, w) float32 cells.
+        valid: (h * k, w * k) bool, tile px with data, at k px a cell.
+        corner: (col, row) of the first cell, in tile px from the raster's origin.
+        tile: in the grid.
+        score: the model's.
+        stability: see `Objects`.
+        tier: see `Objects`.
+    """
+
+    logits: Floats
+    valid: Cells
+    corner: tuple[int, int]
+    tile: Tile
+    score: float
+    stability: float
+    tier: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileResult:
+    """The objects of one tile: those seen whole, and pieces of others."""
+
+    whole: Objects
+    pieces: list[Piece]
+
+
+def work_on(tile: Tile, plan: Plan) -> None:
+    """Find the objects of a tile that is in the store, and keep them."""
+    result = _find(tile, plan)
+    path = plan.path(tile)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, result.whole.to_arrays() | _packed(result.pieces))
+
+
+def result_of(tile: Tile, plan: Plan) -> TileResult | None:
+    """What was kept of a tile; None if it is still to be worked on."""
+    arrays = load(plan.path(tile))
+    if arrays is None:
+        return None
+    return TileResult(Objects.from_arrays(arrays), list(_unpacked(arrays, tile)))
+
+
+def tiles_over(grid: TileGrid, window: Window) -> Iterator[Tile]:
+    """Tiles whose cores share pixels with a window, and some of their neighbours."""
+    first = grid.locate((window.col, window.row) * 2).index
+    last = grid.locate((window.right, window.bottom) * 2).index
+    for row in range(max(first[0] - 1, 0), min(last[0] + 2, grid.rows)):
+        for col in range(max(first[1] - 1, 0), min(last[1] + 2, grid.cols)):
+            tile = grid[row, col]
+            if tile.core & window:
+                yield tile
+
+
+def _find(tile: Tile, plan: Plan) -> TileResult:
+    scene = plan.scene
+    model = scene.model
+    points = lattice(tile, plan.step_px, plan.origin, plan.area)
+    if not len(points) or scene.store.status(tile) == "empty":
+        return TileResult(Objects.none(), [])
+    maker = TileMasks.on(tile, scene)
+    cols, rows = ((points - (tile.read.col, tile.read.row)) // tile.scale).astype(int).T
+    points = _unexplained(points[maker.valid[rows, cols]], tile, plan)
+    found = find(model, scene.store[tile], tile, points, maker.data, plan.tiers)
+    whole: list[Row] = []
+    pieces: list[Piece] = []
+    cell = model.size / model.logits_size * tile.scale  # raster px
+    for logits, score, tier, point in zip(
+        found.logits, found.scores.tolist(), found.tiers.tolist(), found.points, strict=True
+    ):
+        mask = maker.mask(click(points[point]), logits, score, 0)
+        if mask.logits is None:
+            continue
+        side = _side(mask.logits) * cell
+        if not plan.smallest_px(tile.scale) < side <= plan.largest_px(tile.scale):
+            continue
+        corner = _corner(mask, scene.frame, tile.scale)
+        if mask.status == "truncated":
+            pieces.append(_piece(mask, mask.logits, logits, maker, corner, tier))
+            continue
+        cells = outline_cells(mask.logits, mask.valid)
+        if not cells.is_empty:
+            shape = placed(cells, corner, tile.scale, cell)
+            quality = (mask.score, mask.stability, tier)
+            whole.append((shape, *quality, tile.scale, tile.index, False))
+    return TileResult(Objects.of(whole), pieces)
+
+
+def _unexplained(points: Points, tile: Tile, plan: Plan) -> Points:
+    """Points that lie on no confident object of a finer scale; reads one finer tile at a time."""
+    for scale in plan.finer(tile.scale):
+        for finer in tiles_over(plan.scene.store.grid(scale), tile.core):
+            result = result_of(finer, plan)
+            if result is None or not len(points):
+                continue
+            known = result.whole
+            sure = known.outlines[(known.scores >= CONFIDENT) & (known.tiers == 0)]
+            under, _ = shapely.STRtree(sure).query(shapely.points(points), predicate="intersects")
+            points = np.delete(points, np.unique(under), axis=0)
+    return points
+
+
+def _side(logits: Floats) -> int:
+    """The longer side of what is above 0, cells."""
+    inside = logits > 0
+    return max(int(np.ptp(np.flatnonzero(inside.any(axis)))) + 1 for axis in (0, 1))
+
+
+def _corner(mask: Mask, frame: Frame, scale: float) -> tuple[int, int]:
+    """(col, row) of a mask's first cell, in tile px from the raster's origin."""
+    (xy,) = frame.to_pixel(mask.frame.to_world([[0.0, 0.0]]))
+    col, row = np.rint(xy / scale)
+    return int(col), int(row)
+
+
+def placed(cells: MultiPolygon, corner: tuple[int, int], scale: float, cell: float) -> MultiPolygon:
+    """A shape in cells of so many raster px, brought from its corner (tile px) to raster px."""
+    moved: MultiPolygon = shapely.transform(
+        cells, lambda xy: xy * cell + np.array(corner, np.float64) * scale
+    )
+    return moved
+
+
+def _piece(
+    mask: Mask, kept: Floats, logits: Floats, maker: TileMasks, corner: tuple[int, int], tier: int
+) -> Piece:
+    """What of a mask is needed to join it; whole tile px count as valid, others may lack data.
+
+    Small holes stay as they were in the tile's logits (s, s): one in a tile's corner is not a hole,
+    but part of the ground beyond.
+    """
+    scale, read = maker.tile.scale, maker.tile.read
+    left, top = corner[0] - round(read.col / scale), corner[1] - round(read.row / scale)
+    k = len(maker.valid) // len(maker.data)
+    height, width = kept.shape
+    raw = logits[top // k : top // k + height, left // k : left // k + width]
+    valid = maker.whole[top : top + height * k, left : left + width * k]
+    part = np.minimum(kept, raw)
+    return Piece(part, valid, corner, maker.tile, mask.score, mask.stability, tier)
+
+
+def _packed(pieces: list[Piece]) -> Arrays:
+    shapes = [(*piece.logits.shape, piece.valid.shape[0]) for piece in pieces]
+    numbers: Numbers = np.array(
+        [(p.score, p.stability, p.tier, *p.corner) for p in pieces], np.float64
+    ).reshape(-1, 5)
+    logits = [piece.logits.astype(np.float16).ravel() for piece in pieces]
+    valid = [piece.valid.ravel() for piece in pieces]
+    return {
+        "piece_shapes": np.array(shapes, np.int64).reshape(-1, 3),
+        "piece_numbers": numbers,
+        "piece_logits": np.concatenate([*logits, np.empty(0, np.float16)]),
+        "piece_valid": np.packbits(np.concatenate([*valid, np.empty(0, bool)])),
+    }
+
+
+def _unpacked(arrays: Arrays, tile: Tile) -> Iterator[Piece]:
+    logits = arrays["piece_logits"].astype(np.float32)
+    valid = np.unpackbits(arrays["piece_valid"].astype(np.uint8)).astype(bool)
+    cell = pixel = 0
+    for (height, width, pixels_high), numbers in zip(
+        arrays["piece_shapes"].tolist(), arrays["piece_numbers"].tolist(), strict=True
+    ):
+        k = pixels_high // height
+        score, stability, tier, col, row = numbers
+        cells, pixels = height * width, height * width * k * k
+        yield Piece(
+            logits[cell : cell + cells].reshape(height, width),
+            valid[pixel : pixel + pixels].reshape(height * k, width * k),
+            (int(col), int(row)),
+            tile,
+            score,
+            stability,
+            int(tier),
+        )
+        cell, pixel = cell + cells, pixel + pixels

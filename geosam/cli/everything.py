@@ -1,0 +1,88 @@
+"""The command that finds every object: everything."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from geosam.automatic import run
+from geosam.cli.polygons import area_option, deliver, mode_option, output_option
+from geosam.cli.shared import (
+    ModelChoice,
+    ProgressLine,
+    bands_option,
+    data_errors,
+    model_options,
+    scales_option,
+)
+from geosam.output import Mode, check_path
+
+
+@click.command()
+@click.argument("source", type=str)
+@output_option
+@mode_option
+@click.option(
+    "--area", type=click.Path(exists=True, path_type=Path),
+    help="Vector file with polygons, in any CRS: only objects that reach into them.",
+)  # fmt: skip
+@area_option
+@click.option(
+    "--max-area", "max_area_m2", default=float("inf"), help="Square metres. Default: no limit."
+)
+@click.option(
+    "--density", default=run.DENSITY, show_default=True,
+    help="Points along the side of a tile at which it is prompted.",
+)  # fmt: skip
+@click.option(
+    "--coverage", is_flag=True,
+    help="Share out all ground: no overlaps, neighbours with the same border.",
+)  # fmt: skip
+@click.option(
+    "--labels", type=click.Path(path_type=Path),
+    help="Also write a label raster (.tif): each pixel has the id of its smallest object.",
+)  # fmt: skip
+@click.option("--regular", is_flag=True, help="Outlines with right angles, for buildings.")
+@model_options
+@click.option("--store", help="Where features are kept. Default: beside the raster.")
+@scales_option
+@bands_option
+@data_errors
+def everything(  # noqa: PLR0913  # one parameter an option
+    source: str,
+    output: Path | None,
+    mode: Mode,
+    area: Path | None,
+    min_area_m2: float,
+    max_area_m2: float,
+    density: int,
+    labels: Path | None,
+    chosen: ModelChoice,
+    store: str | None,
+    scales: Sequence[float] | None,
+    bands: Sequence[int] | None,
+    *,
+    coverage: bool,
+    regular: bool,
+) -> None:
+    """Outline every object of SOURCE, a raster or a feature store.
+
+    Objects come out whole, whatever tiles they lie in. The same line again goes on where it
+    stopped.
+
+    \b
+    Examples:
+      geosam everything ortho.tif -o objects.gpkg
+      geosam everything ortho.tif -o fields.gpkg --area farm.gpkg --min-area 500
+      geosam everything ortho.tif -o ground.fgb --coverage --labels ground.tif
+    """
+    if output:
+        check_path(output, mode=mode)
+    model = chosen.load()
+    with ProgressLine("tile") as progress:
+        batches = run.everything(
+            model, source, store=store, bands=bands, scales=scales, area=area,
+            min_area_m2=min_area_m2, max_area_m2=max_area_m2, density=density, coverage=coverage,
+            regular=regular, labels=labels, progress=progress,
+        )  # fmt: skip
+        deliver(batches, output, mode)

@@ -1,0 +1,261 @@
+"""Every object of a scene, with a model whose masks are known exactly."""
+
+import multiprocessing
+import signal
+import time
+from itertools import pairwise
+
+import geopandas
+import numpy as np
+import pandas
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pyproj import CRS
+
+import geosam
+from geosam.automatic.lattice import anchor, lattice
+from geosam.errors import OutputExists, PromptError
+from geosam.scene import ladder
+from tests.fakes import FloodModel, discs, write_raster
+from tiles import Frame
+
+# Inside a tile, on an edge, on a corner of four tiles, and larger than the overlap on a corner.
+PLACES = ((60, 48, 15), (40, 112, 12), (112, 112, 14), (104, 200, 40))
+SHAPE = (216, 264)
+DENSITY = 8  # points a tile's side: one every 16 px
+
+
+def scene_of(places=PLACES, shape=SHAPE):
+    return discs(shape, *places)
+
+
+def run(path, model=None, **options):
+    found = geosam.everything(model or FloodModel(), path, density=DENSITY, **options)
+    return pandas.concat(found, ignore_index=True)
+
+
+def burn(polygon, path):
+    with rasterio.open(path) as file:
+        return rasterio.features.rasterize([polygon], file.shape, transform=file.transform) > 0
+
+
+def off_the_border(polygons, shape, transform):
+    """Polygons that do not touch the raster's border, as sorted texts of their corners."""
+    height, width = shape
+    frame = shapely.box(*(transform @ (1, height - 1)), *(transform @ (width - 1, 1)))
+    inner = polygons[polygons.within(frame)]
+    return sorted(shapely.to_wkt(shapely.normalize(inner.geometry.to_numpy()), 4))
+
+
+def test_every_object_comes_out_whole_and_once(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    polygons = run(path)
+    image = scene_of()
+    assert polygons["id"].tolist() == list(range(1, len(polygons) + 1))
+    assert set(polygons["status"]) == {"ok"}
+    for value in (20, 200, 201, 202, 203):
+        truth = image == value
+        ious = []
+        for polygon in polygons.geometry:
+            found = burn(polygon, path)
+            ious.append((truth & found).sum() / (truth | found).sum())
+        assert sum(iou > 0.5 for iou in ious) == 1
+        assert max(ious) >= (0.99 if value > 20 else 0.95)  # the ground is seen at a coarse scale
+    assert len(polygons) == 5
+    assert polygons["area_m2"].to_numpy() == pytest.approx(polygons.area.to_numpy(), rel=2e-3)
+    assert polygons["perimeter_m"].to_numpy() == pytest.approx(polygons.length.to_numpy(), rel=1e-3)
+    assert polygons["model"].unique().tolist() == ["flood-0"]
+    assert polygons["scale"].tolist().count(1) == 4
+
+
+SCENE = np.pad(scene_of(), 70, constant_values=20)
+
+
+@settings(
+    max_examples=5,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.integers(0, 69), st.integers(0, 69), st.integers(0, 69), st.integers(0, 69))
+def test_the_same_wherever_the_tile_grid_falls(tmp_path_factory, left, top, right, bottom):
+    folder = tmp_path_factory.mktemp("shift")
+    image = SCENE[top : SCENE.shape[0] - bottom, left : SCENE.shape[1] - right]
+    transform = Affine(1, 0, 500_000 + left, 0, -1, 5_000_000 - top)
+    path = write_raster(folder / "a.tif", image, transform=transform)
+    found = off_the_border(run(path, scales=[1, 2]), image.shape, transform)
+    if not hasattr(test_the_same_wherever_the_tile_grid_falls, "known"):
+        test_the_same_wherever_the_tile_grid_falls.known = found
+    assert len(found) == len(PLACES)
+    assert found == test_the_same_wherever_the_tile_grid_falls.known
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (8, 0), (24, 40), (56, 64)])
+def test_an_object_larger_than_a_tile_is_found_at_a_coarser_scale(tmp_path, shift):
+    large = (200, 200, 75)  # 150 px across; a tile has 128
+    image = np.roll(scene_of((large,), (448, 448)), shift, (0, 1))
+    path = write_raster(tmp_path / "a.tif", image)
+    polygons = run(path)
+    truth = image == 200
+    ious = [
+        (truth & burn(p, path)).sum() / (truth | burn(p, path)).sum() for p in polygons.geometry
+    ]
+    (place,) = np.flatnonzero(np.array(ious) > 0.5)
+    assert ious[place] >= 0.97
+    assert polygons["scale"][place] == 2
+    assert polygons["status"][place] == "ok"
+
+
+def test_what_no_scale_holds_is_marked(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    assert set(run(path, scales=[1])["status"]) == {"ok"}  # even the ground, joined of all tiles
+    corner = geopandas.GeoDataFrame(
+        geometry=[shapely.box(500_001, 4_999_980, 500_020, 4_999_999)], crs="EPSG:32633"
+    )
+    (status,) = run(path, scales=[1], area=corner)["status"]  # one tile alone is asked
+    assert status == "truncated"
+
+
+def test_sizes_and_area_of_interest(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    every = run(path)
+    model = FloodModel()
+    some = run(path, model, min_area_m2=500, max_area_m2=5000)
+    assert some.area.between(500, 5000).all()
+    assert len(some) == every.area.between(500, 5000).sum() == 2
+    assert some["id"].tolist() == [1, 2]
+    assert model.encoded == 0
+    spot = geopandas.GeoDataFrame(
+        geometry=[shapely.Point(500_048, 4_999_940).buffer(8)], crs="EPSG:32633"
+    ).to_crs("EPSG:4326")
+    (one,) = run(path, area=spot, max_area_m2=5000).geometry
+    assert burn(one, path)[60, 48]
+    off = spot.set_geometry(spot.translate(1))
+    with pytest.raises(PromptError, match=r"Area of interest: off the raster"):
+        run(path, area=off)
+
+
+def test_coverage_shares_out_the_ground(tmp_path):
+    image = scene_of()
+    image[:30, 200:] = 0
+    path = write_raster(tmp_path / "a.tif", image, nodata=0)
+    labels = tmp_path / "labels.tif"
+    polygons = run(path, coverage=True, labels=labels)
+    assert shapely.coverage_is_valid(polygons.geometry.to_numpy())
+    with rasterio.open(labels) as file:
+        assert file.dtypes == ("uint32",) and file.block_shapes == [(256, 256)] and file.nodata == 0
+        painted = file.read(1)
+    assert (painted[image == 0] == 0).all()
+    assert (painted[image > 0] > 0).mean() >= 0.95
+    assert set(np.unique(painted)) - {0} == set(polygons["id"])
+    for value in (200, 201, 202, 203):  # one label an object
+        own, counts = np.unique(painted[image == value], return_counts=True)
+        assert counts.max() / counts.sum() > 0.98
+        assert (painted == own[counts.argmax()]).sum() / counts.sum() < 1.05
+    with pytest.raises(OutputExists):
+        run(path, labels=labels)
+
+
+def test_labels_have_the_ids_of_the_polygons(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    polygons = run(path, labels=tmp_path / "labels.tif").set_index("id")
+    with rasterio.open(tmp_path / "labels.tif") as file:
+        painted = file.read(1)
+    for row, col, _ in PLACES:
+        polygon = polygons.geometry[painted[row, col]]
+        assert burn(polygon, path)[row, col] and polygon.area < 6000
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.geojson", "a.parquet"])
+def test_batches_are_written_as_they_come(tmp_path, name):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    geosam.write(geosam.everything(FloodModel(), path, density=DENSITY), tmp_path / name)
+    read = geopandas.read_parquet if name.endswith("parquet") else geopandas.read_file
+    written = read(tmp_path / name).to_crs("EPSG:32633")
+    whole = run(path)
+    assert sorted(written["id"]) == whole["id"].tolist()
+    assert written["area_m2"].sum() == pytest.approx(whole["area_m2"].sum())
+    assert written.area.sum() == pytest.approx(whole.area.sum(), rel=1e-3)
+    assert {p.name for p in tmp_path.glob(".*")} == set()
+
+
+def test_an_error_on_the_way_leaves_no_file_and_is_not_hidden(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+
+    def broken():
+        yield from geosam.everything(FloodModel(), path, density=DENSITY)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        geosam.write(broken(), tmp_path / "a.gpkg")
+    assert not (tmp_path / "a.gpkg").exists()
+
+
+class Slow(FloodModel):
+    def decode(self, *args, **kwargs):
+        time.sleep(0.01)
+        return super().decode(*args, **kwargs)
+
+
+def _in_a_process(path, begun):
+    for _ in geosam.everything(Slow(), path, density=DENSITY, progress=lambda *_: begun.send(None)):
+        pass
+
+
+class Counting(FloodModel):
+    decoded = 0
+
+    def decode(self, features, prompts, **kwargs):
+        self.decoded += len(prompts)
+        return super().decode(features, prompts, **kwargs)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    for tiles in (2, 3):
+        ours, theirs = processes.Pipe(duplex=False)
+        process = processes.Process(target=_in_a_process, args=(path, theirs))
+        process.start()
+        for _ in range(tiles):
+            assert ours.poll(60)
+            ours.recv()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    rest, whole = Counting(), Counting()
+    resumed = run(path, rest)
+    untouched = write_raster(tmp_path / "b.tif", scene_of())
+    expected = run(untouched, whole)
+    assert 0 < rest.decoded < whole.decoded
+    assert resumed.equals(expected)
+
+
+def test_damaged_work_is_done_again(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    before = run(path)
+    (folder,) = tmp_path.glob("*.objects")
+    for number, file in enumerate(sorted(folder.glob("*/*.npz"))):
+        file.write_bytes(file.read_bytes()[: 100 * number])
+    assert run(path).equals(before)
+
+
+def test_each_lattice_point_belongs_to_one_tile_and_stays_on_the_ground():
+    crs = CRS("EPSG:32633")
+    on_ground = []
+    for shift in (0, 7, 33):
+        frame = Frame((500, 450), Affine(0.5, 0, 3e5 + shift * 0.5, 0, -0.5, 4e6), crs)
+        grid = next(grid for grid in ladder(frame, 128) if grid.scale == 2)
+        points = np.concatenate([lattice(tile, 16, anchor(frame)) for tile in grid])
+        assert len(np.unique(points, axis=0)) == len(points)
+        assert len(points) == pytest.approx(500 * 450 / 32**2, rel=0.1)
+        on_ground.append(frame.to_world(points))
+    for one, two in pairwise(on_ground):
+        common = {tuple(p) for p in one.round(6)} & {tuple(p) for p in two.round(6)}
+        assert len(common) >= 0.85 * len(one)
