@@ -92,7 +92,6 @@ def test_every_verb_with_a_model_says_where_it_computes_and_how(ortho, tmp_path)
         for more, found in (
             (("--device", "tpu"), "Device 'tpu': not known (expected auto, cpu, cuda or cuda:N)"),
             (("--device", "cuda:99"), "Device 'cuda:99': not there"),
-            (("--device", "cpu", "--backend", "openvino"), "Backend 'openvino'"),
         ):
             assert found in run(*words, *more, code=1).stderr
         run(*words, "--precision", "fp8", code=2)
