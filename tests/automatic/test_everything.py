@@ -26,7 +26,7 @@ from tiles import Frame
 # Inside a tile, on an edge, on a corner of four tiles, and larger than the overlap on a corner.
 PLACES = ((60, 48, 15), (40, 112, 12), (112, 112, 14), (104, 200, 40))
 SHAPE = (216, 264)
-DENSITY = 16  # points a tile's side: one every 8 px, a quarter of what neighbours share beyond their cores
+DENSITY = 16  # points a tile's side: one every 8 px, a quarter of what tiles share
 
 
 def scene_of(places=PLACES, shape=SHAPE):
