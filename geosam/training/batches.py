@@ -23,7 +23,7 @@ class Batch(NamedTuple):
         targets: (B, K, s/4, s/4) share of each cell that the object covers.
         clicks: (B, K, 2) px, a point inside the object, pixel centres at 0.
         boxes: (B, K, 4) px, the object's extent, sometimes shaken.
-        weights: (B, K) 0 where a crop had no object.
+        weights: (B, K) how much a target counts; 0 where a crop had no object.
         origins: (B, 2) px, where the crop lies in the model's image.
     """
 
@@ -93,14 +93,14 @@ def objects(crop: Crop, count: int, rng: np.random.Generator) -> tuple[NDArray[n
     ids = np.flatnonzero(areas >= SMALLEST_TARGET_PX)
     if not len(ids):
         return targets, clicks, boxes, weights
-    share = np.sqrt(areas[ids].astype(float))
+    share = areas[ids] ** rng.uniform(0, 0.5)  # small ones too
     for k in range(count):
         chosen = rng.choice(ids, p=share / share.sum())
         mask = crop.labels == chosen
         targets[k] = mask.reshape(size // 4, 4, size // 4, 4).mean((1, 3))
         clicks[k] = click_inside(mask, rng)
         boxes[k] = extent(mask, rng)
-        weights[k] = 1
+        weights[k] = crop.weight
     return targets, clicks, boxes, weights
 
 

@@ -9,10 +9,15 @@ from torch.nn import functional as F
 from geosam.model.image_encoder import Features
 from geosam.model.prompt_encoder import Prompts
 from geosam.model.sam import Sam
+from geosam.placement import MASK_LOGIT
 from geosam.training.batches import Batch
 
 FOCAL_GAMMA = 1.0
 EDGE_WEIGHT = 2.0
+SCORE_WEIGHT = 2.0
+MASK_SHARE = 0.5  # of the corrections that come with the mask they correct
+ROUGH_SHARE = 0.15  # of the corrections of boxes that are a rough outline instead
+LEARNT_IN_FULL = 3  # rounds
 
 
 class Decoder(Protocol):
@@ -39,10 +44,12 @@ def batch_loss(model: Sam, batch: Batch, rounds: int) -> tuple[Tensor, dict[str,
 
 
 def prompts_loss(decode: Decoder, batch: Batch, rounds: int) -> tuple[Tensor, dict[str, float]]:
-    """Mean loss of all prompts over all rounds, and the mean IoU of each round to log.
+    """Mean loss of all prompts over the rounds, and the mean IoU of each round to log.
 
     Even prompts start from a box, odd ones from a click; each further round adds a click at the
-    largest error and the previous mask, as in interactive use (Kirillov et al. 2023, app. A).
+    largest error, as in interactive use (Kirillov et al. 2023, app. A), and in half of the draws
+    the previous mask: those who correct by clicks alone have none to give. Of more than three
+    rounds only the first and the last are learnt from, because the others cost as much.
     """
     device, count = batch.clicks.device, batch.clicks.shape[1]
     image = torch.arange(len(batch.images), device=device).repeat_interleave(count)  # (P,)
@@ -56,17 +63,27 @@ def prompts_loss(decode: Decoder, batch: Batch, rounds: int) -> tuple[Tensor, di
         labels = torch.ones(points.shape[:2], device=device)
         masks = None
         for number in range(rounds):
-            prompts = Prompts(points, labels, boxes if name == "box" else None, masks)
+            given: Tensor | None = masks if torch.rand(()) < MASK_SHARE else None
+            prompts = Prompts(points, labels, boxes if name == "box" else None, given)
+            if name == "box" and masks is not None and torch.rand(()) < ROUGH_SHARE:
+                prompts = Prompts(points[:, :0], labels[:, :0], boxes, rough(masks))
             multimask = name == "click" and number == 0
             logits, scores = decode(image[chosen], prompts, multimask=multimask, origin=origin)
             loss, best, iou = mask_loss(logits.float(), scores.float(), targets, weights)
-            losses.append(loss)
+            if rounds <= LEARNT_IN_FULL or number in (0, rounds - 1):
+                losses.append(loss)
             log[f"{name}{number}"] = float((iou * weights).sum() / weights.sum().clamp(min=1))
             masks = best.detach()
             point, label = next_click(masks, targets)
             points = torch.cat([points, point[:, None]], dim=1)  # (P, N+1, 2)
             labels = torch.cat([labels, label[:, None]], dim=1)  # (P, N+1)
     return torch.stack(losses).mean(), log
+
+
+def rough(masks: Tensor) -> Tensor:
+    """The outline that a person might draw of masks (P, h, w): displaced, and sure of itself."""
+    right, down = torch.randint(-2, 3, (2,)).tolist()
+    return torch.where(masks > 0, MASK_LOGIT, -MASK_LOGIT).roll((down, right), (1, 2))
 
 
 def mask_loss(
@@ -92,7 +109,7 @@ def mask_loss(
     each = focal + dice
     value, best = each.min(1)  # (P,)
     value = value + 0.02 * each.mean(1)  # no mask of the three is left without a teacher
-    value = value + (scores - iou).square().mean(1)
+    value = value + SCORE_WEIGHT * (scores - iou).square().mean(1)
     rows = torch.arange(len(best), device=best.device)
     loss = (value * weights).sum() / weights.sum().clamp(min=1)
     return loss, logits[rows, best], iou[rows, best]

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 WARMUP_STEPS = 200
 CHECKPOINT_EVERY_S = 180
 LOG_EVERY = 25
+ROUNDS, ROUND_SHARES = (2, 3, 5), (0.6, 0.2, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Plan:
     prompts: int = 12
     rate: float = 1e-3
     trunk_rate: float = 1.5e-4
-    average: float = 0.998
+    average: float = 0.997
     seed: int = 1
 
 
@@ -109,7 +110,7 @@ class Run:
         plan, step = self.plan, self.step
         torch.manual_seed(plan.seed * 1_000_003 + step)
         set_rates(self.optimizer, plan, step)
-        rounds = int(np.random.default_rng((plan.seed, step, 1)).choice([2, 3], p=[0.75, 0.25]))
+        rounds = int(np.random.default_rng((plan.seed, step, 1)).choice(ROUNDS, p=ROUND_SHARES))
         with torch.autocast("cpu", torch.bfloat16):
             loss, ious = batch_loss(self.model, batch, rounds)
         self.optimizer.zero_grad(set_to_none=True)

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import nn
 
 from geosam.model.image_encoder import EfficientNetLite0
+from geosam.placement import MASK_LOGIT
 from geosam.training.batches import Batches, extent
-from geosam.training.crops import FILL, Sampler, compose, cut, recolour
+from geosam.training.composites import compose, draw
+from geosam.training.crops import FILL, Crop, Sampler, cut, paste, recolour
 from geosam.training.imagenet import BATCH_NORM_EPS, fold, load_imagenet
+from geosam.training.regions import regions
 from geosam.training.scenes import make_scene, read_scenes
-from geosam.training.steps import mask_loss, next_click
+from geosam.training.steps import mask_loss, next_click, rough
 from geosam.training.train import Plan, Run
 
 
@@ -68,9 +72,61 @@ def test_recolouring_leaves_places_without_data():
 
 def test_composites_are_labelled(batches):
     for seed in range(10):
-        crop = compose(batches.sampler.textures, 128, np.random.default_rng(seed))
-        assert crop.image.shape == (128, 128, 3)
-        assert crop.labels.max() >= 1
+        image, labels = compose(batches.sampler.textures, 128, np.random.default_rng(seed))
+        assert image.shape == (128, 128, 3)
+        assert labels.max() >= 1
+
+
+def test_drawings_are_flat_and_labelled():
+    for seed in range(10):
+        image, labels = draw(128, np.random.default_rng(seed))
+        assert image.dtype == np.uint8
+        sizes = np.bincount(labels.ravel())
+        for number in np.flatnonzero(sizes[1:] > 200) + 1:
+            inner = ndimage.binary_erosion(labels == number, iterations=4)
+            colours = np.unique(image[inner], axis=0)
+            assert len(colours) <= 1 or np.ptp(colours, axis=0).max() <= 1
+
+
+def test_objects_are_pasted_whole_and_elsewhere():
+    source, onto = np.zeros((64, 64), np.int32), np.zeros((64, 64), np.int32)
+    source[10:20, 10:30] = 4
+    source[50:, 40:50] = 5  # goes on beyond the crop
+    onto[:8] = 1
+    red, black = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
+    red[source > 0] = (255, 0, 0)
+    for seed in range(5):
+        new = paste(Crop(red, source), Crop(black, onto), np.random.default_rng(seed))
+        assert np.unique(new.labels).tolist() in ([0, 1, 2], [0, 2])
+        assert (new.labels == 2).sum() == 200
+        inner = ndimage.binary_erosion(new.labels == 2, iterations=3)
+        assert (new.image[inner, 0] >= 254).all()
+        assert (new.image[..., 0] > 0).sum() < 500
+
+
+def test_regions_are_the_plain_objects_of_an_image():
+    own = scene(256)
+    noise = np.random.default_rng(0).integers(0, 6, own.pyramid[0].shape, np.uint8)
+    for seed in range(3):
+        found = regions(own.pyramid[0] + noise, np.random.default_rng(seed))
+        for number in own.ids:
+            truth = own.labels == number
+            chosen = np.bincount(found[truth]).argmax()
+            mask = found == chosen
+            assert chosen > 0
+            assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+        assert found[0, 0] == 0  # the ground is no object
+
+
+def test_a_rough_outline_is_the_mask_displaced():
+    masks = torch.full((2, 32, 32), -7.0)
+    masks[:, 10:20, 8:22] = 5
+    torch.manual_seed(3)
+    drawn = rough(masks)
+    assert set(drawn.unique().tolist()) == {-MASK_LOGIT, MASK_LOGIT}
+    assert (drawn > 0).sum() == (masks > 0).sum()
+    both = ((drawn > 0) & (masks > 0)).sum() / ((drawn > 0) | (masks > 0)).sum()
+    assert 0.5 < both <= 1
 
 
 def test_a_batch_is_a_function_of_its_step(batches):
