@@ -26,7 +26,7 @@ from geosam.training.steps import batch_loss
 
 log = logging.getLogger(__name__)
 
-WARMUP_STEPS = 200
+WARMUP_STEPS = 200  # or a tenth of a run, if that is shorter
 CHECKPOINT_EVERY_S = 180
 LOG_EVERY = 25
 ROUNDS, ROUND_SHARES = (2, 3, 5), (0.6, 0.2, 0.2)
@@ -202,9 +202,10 @@ def set_rates(optimizer: torch.optim.AdamW, plan: Plan, step: int) -> None:
     """Warm up, then a cosine to a hundredth of the peak; the trunk waits until `thaw`."""
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
     new, trunk = optimizer.param_groups
-    new["lr"] = plan.rate * min(1.0, (step + 1) / WARMUP_STEPS) * cosine
+    warmup = min(WARMUP_STEPS, math.ceil(plan.steps / 10))
+    new["lr"] = plan.rate * min(1.0, (step + 1) / warmup) * cosine
     thawed = step >= plan.thaw
-    warm = min(1.0, (step - plan.thaw + 1) / WARMUP_STEPS) if thawed else 0.0
+    warm = min(1.0, (step - plan.thaw + 1) / warmup) if thawed else 0.0
     trunk["lr"] = plan.trunk_rate * warm * cosine
     for parameter in trunk["params"]:
         parameter.requires_grad_(thawed)
