@@ -17,6 +17,7 @@ from geosam.training.train import Plan, train
 @click.option("--images", default=8, show_default=True, help="Crops a step.")
 @click.option("--rate", default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option("--start", type=click.Path(exists=True, path_type=Path), help="Earlier checkpoint.")
+@click.option("--seed", default=1, show_default=True, help="Another one to go on from --start.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 def main(
     data: Path,
@@ -26,12 +27,13 @@ def main(
     images: int,
     rate: float,
     start: Path | None,
+    seed: int,
     threads: int,
 ) -> None:
     """Train nano on the scenes below DATA; the same line again resumes the run in OUT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
-    plan = Plan(steps=steps, thaw=thaw, images=images, rate=rate)
+    plan = Plan(steps=steps, thaw=thaw, images=images, rate=rate, seed=seed)
     train(plan, data, out, start=start)
 
 
