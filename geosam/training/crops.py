@@ -17,7 +17,7 @@ COMPOSITE_SHARE, DRAWING_SHARE, REGION_SHARE = 0.1, 0.08, 0.1  # of the crops
 REGION_WEIGHT = 0.4  # of a target that nobody drew
 PASTE_SHARE = 0.2  # of the crops of scenes
 OBJECT_SIDE = (0.05, 0.85)  # longer side of the object as a share of the crop, half of the draws
-LARGE_OBJECT_SIDE = (0.3, 1.0)  # the other half: so boxes and corrected clicks are decoded
+LARGE_OBJECT_SIDE = (0.3, 1.6)  # the other half: as boxes are decoded, and clicks at fine scales
 STRETCH = 1.15  # most by which one axis is stretched beside the other
 
 
@@ -91,7 +91,7 @@ def cut(scene: Scene, size: int, rng: np.random.Generator, scale: float | None =
     )
     linear[rng.integers(2)] *= STRETCH ** rng.uniform(-1, 1)
     centre = np.array([(xmin + xmax) / 2, (ymin + ymax) / 2])
-    slack = max(0.0, (size - side * scale) / 2) + 0.1 * size
+    slack = abs(size - side * scale) / 2 + 0.1 * size
     offset = size / 2 + rng.uniform(-slack, slack, 2) * rng.random() - linear @ centre
 
     image = warp(scene.pyramid[level], linear, offset, 2**level, size, nearest=False)
