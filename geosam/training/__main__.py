@@ -19,7 +19,7 @@ from geosam.training.train import Plan, train
 @click.option("--start", type=click.Path(exists=True, path_type=Path), help="Earlier checkpoint.")
 @click.option("--seed", default=1, show_default=True, help="Another one to go on from --start.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
-def main(
+def main(  # noqa: PLR0913  # each is a thing people set
     data: Path,
     out: Path,
     steps: int,
