@@ -23,10 +23,12 @@ def test_the_embedded_weights_are_at_most_10_mb():
     assert MODELS["nano"].stat().st_size <= 10_000_000
 
 
-def test_nano_outlines_a_plain_square():
+@pytest.mark.parametrize("grey", [115, 200])
+@pytest.mark.parametrize("noise", [0, 8])  # a drawing has none, a sensor has some
+def test_nano_outlines_a_plain_square(grey, noise):
     image = np.full((1, 3, 512, 512), 90, np.uint8)
-    image[0, :, 180:300, 200:330] = 200
-    image += np.random.default_rng(0).integers(0, 8, image.shape, np.uint8)  # as sensors have it
+    image[0, :, 180:300, 200:330] = grey
+    image += np.random.default_rng(0).integers(0, noise + 1, image.shape, np.uint8)
     model = load_model("nano")
     features = model.encode(image)[0]
     truth = np.zeros((128, 128), bool)
