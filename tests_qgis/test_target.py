@@ -1,5 +1,5 @@
 import pytest
-from geosam_qgis.target import NotSaved, mapping_of, new_geopackage, save
+from geosam_qgis.target import NotSaved, choose_fields, mapping_of, new_geopackage, save
 from qgis.core import QgsCoordinateReferenceSystem, QgsGeometry, QgsVectorLayer
 
 UTM = QgsCoordinateReferenceSystem("EPSG:32617")
@@ -40,11 +40,13 @@ def test_polygons_are_reprojected_into_the_layers_crs(qgis_app):
 
 def test_an_existing_layer_is_filled_by_the_names_of_its_fields(qgis_app):
     layer = QgsVectorLayer("Polygon?crs=EPSG:32617&field=CLASS:string&field=other:int", "m", "memory")
-    assert mapping_of(layer) == {"class": 0}
+    assert mapping_of(layer) == {"class": "CLASS"}
     save(layer, SQUARE, UTM, {"class": "roof", "score": 0.9})
-    save(layer, SQUARE, UTM, {"class": "roof"}, mapping={})
+    choose_fields(layer, {"score": "other"})
+    save(layer, SQUARE, UTM, {"class": "roof", "score": 0.9})
     first, second = layer.getFeatures()
-    assert first["CLASS"] == "roof" and not second["CLASS"]
+    assert first["CLASS"] == "roof" and not first["other"]
+    assert not second["CLASS"] and second["other"] == 1  # as QGIS rounds
 
 
 def test_what_a_layer_cannot_hold_is_refused(qgis_app):
@@ -55,3 +57,17 @@ def test_what_a_layer_cannot_hold_is_refused(qgis_app):
     points = QgsVectorLayer("Point?crs=EPSG:32617", "points", "memory")
     with pytest.raises(NotSaved, match="polygon layer"):
         save(points, SQUARE, UTM, {})
+
+
+def test_a_field_that_cannot_hold_a_value_is_named(qgis_app):
+    layer = QgsVectorLayer("Polygon?crs=EPSG:32617&field=class:string(3)", "m", "memory")
+    with pytest.raises(NotSaved, match="The field class cannot hold 'tree'"):
+        save(layer, SQUARE, UTM, {"class": "tree"})
+    assert layer.featureCount() == 0
+
+
+def test_layers_with_heights_and_single_parts_are_served(qgis_app):
+    layer = QgsVectorLayer("PolygonZ?crs=EPSG:32617", "m", "memory")
+    save(layer, SQUARE, UTM, {})
+    (feature,) = layer.getFeatures()
+    assert feature.geometry().wkbType() == layer.wkbType()

@@ -8,7 +8,7 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from geosam.scene import Scene
-from tiles import Frame, Tile
+from tiles import FeatureStore, Frame, Tile
 
 OUTLINE_STEPS = 64  # pieces that an area's longer side is cut into before reprojection
 
@@ -43,6 +43,18 @@ def outward(tiles: Sequence[Tile], view: tuple[float, float]) -> list[Tile]:
     distance = np.abs(centres - view).max(1) if len(tiles) else np.empty(0)
     ranks = np.argsort(distance, kind="stable")
     return [tiles[i] for i in ranks]
+
+
+def stored_area(store: FeatureStore, scales: Sequence[float]) -> BaseGeometry:
+    """Where a store has tiles of all of some scales: polygons, in raster px; maybe none."""
+    areas = []
+    for scale in scales:
+        missing = {tile.index for tile in store.missing(scale)}
+        cores = [edges(tile) for tile in store.grid(scale) if tile.index not in missing]
+        boxes = shapely.box(*np.array(cores, np.float64).reshape(-1, 4).T)
+        areas.append(shapely.coverage_union_all(boxes))
+    common = shapely.intersection_all(areas)
+    return shapely.simplify(common, 0)  # drops the corners of single tiles along an edge
 
 
 def edges(tile: Tile) -> tuple[int, int, int, int]:

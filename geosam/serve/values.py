@@ -16,7 +16,6 @@ from shapely.geometry.base import BaseGeometry
 
 from geosam.errors import ProtocolError
 from geosam.prompts import Prompt, PromptSet
-from tiles import Frame, Tile
 
 _NUMBERS = (int, float)
 _PARTS = ("id", "points", "labels", "box", "mask")
@@ -130,19 +129,6 @@ def polygons(table: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
         }
         for row in table.itertuples(index=False)
     ]
-
-
-def rings(tiles: Sequence[Tile], frame: Frame) -> list[dict[str, Any]]:
-    """Outlines of the tiles' cores: a closed ring each, in the frame's CRS."""
-    outlines = []
-    for tile in tiles:
-        core = tile.core
-        corners = [
-            (core.col, core.row), (core.right, core.row), (core.right, core.bottom),
-            (core.col, core.bottom), (core.col, core.row),
-        ]  # fmt: skip
-        outlines.append({"scale": tile.scale, "ring": frame.to_world(corners).tolist()})
-    return outlines
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # a table's cell

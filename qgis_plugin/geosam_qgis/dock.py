@@ -2,9 +2,9 @@
 
 from qgis.core import QgsMapLayerProxyModel
 from qgis.gui import QgsColorButton, QgsDockWidget, QgsMapLayerComboBox
-from qgis.PyQt.QtCore import QCoreApplication, Qt, pyqtSignal
-from qgis.PyQt.QtGui import QColor
+from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
@@ -12,204 +12,202 @@ from qgis.PyQt.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QListWidget,
+    QMenu,
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-COLOURS = ("#ff7f0e", "#2ca02c", "#1f77b4", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22")
+from .words import duration, tr
 
-
-def tr(text):
-    """The text in the user's language."""
-    return QCoreApplication.translate("geosam", text)
+WIDTH_PX = 340
 
 
 class Dock(QgsDockWidget):
-    """The panel. Signals tell what the user did; the methods show what is so.
-
-    Signals:
-        closed: the user closed the panel.
-    """
-
-    closed = pyqtSignal()
+    """The panel. Its widgets tell what the user did; the methods show what is so."""
 
     def __init__(self, parent=None):
-        super().__init__(tr("geosam"), parent)
+        super().__init__("geosam", parent)
         self.setObjectName("geosam")
         inside = QWidget()
         column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 8, 8, 8)
-        column.setSpacing(8)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.setSpacing(6)
         for part in (self._image(), self._object(), self._outline(), self._saving()):
             column.addWidget(part)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll = _Column()
         scroll.setWidget(inside)
         outer = QWidget()
         rows = QVBoxLayout(outer)
         rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(0)
         rows.addWidget(scroll, 1)
         rows.addWidget(self._engine())
         self.setWidget(outer)
-        self.setMinimumWidth(300)
 
     def _image(self):
         box, form = _group(tr("Image"))
-        self.raster = QgsMapLayerComboBox()
-        self.raster.setFilters(QgsMapLayerProxyModel.Filter.RasterLayer)
-        self.raster.setAllowEmptyLayer(True)
-        self.model = QComboBox()
-        self.model.addItem("nano")
-        form.addRow(tr("Raster"), self.raster)
-        form.addRow(tr("Model"), self.model)
-        self.scope = QComboBox()
+        self.raster = _layers(QgsMapLayerProxyModel.Filter.RasterLayer)
+        self.model = _choice()
+        self.model.addItem("nano", "nano")
+        self.scope = _choice()
         for text, value in (
             (tr("What the map shows"), "view"),
             (tr("Whole raster"), "whole"),
             (tr("Selected polygons"), "selection"),
         ):
             self.scope.addItem(text, value)
+        self.scope.setToolTip(tr("Selected polygons: those of the layer that is active."))
         self.encode = QPushButton(tr("Encode"))
-        self.encode.setToolTip(tr("Prepare the image once, so that outlines come at once."))
-        row = QHBoxLayout()
-        row.addWidget(self.scope, 1)
-        row.addWidget(self.encode)
-        form.addRow(tr("Encode"), row)
+        self.encode.setToolTip(
+            tr("Prepare the image once, so that outlines come at once. What is done is kept.")
+        )
         self.progress = QProgressBar()
-        self.progress.setTextVisible(True)
         self.cancel = QToolButton()
         self.cancel.setText(tr("Cancel"))
-        row = QHBoxLayout()
-        row.addWidget(self.progress, 1)
-        row.addWidget(self.cancel)
-        self.progress_row = QWidget()
-        self.progress_row.setLayout(row)
-        row.setContentsMargins(0, 0, 0, 0)
+        self.progress_row = _row((self.progress, 1), (self.cancel, 0))
         self.progress_row.setVisible(False)
-        form.addRow(self.progress_row)
         self.image_state = _note()
-        form.addRow(self.image_state)
+        self.export = QPushButton(tr("Export what the map shows..."))
+        self.export.setVisible(False)
+        form.addRow(tr("Raster"), self.raster)
+        form.addRow(tr("Model"), self.model)
+        form.addRow(tr("Encode"), _row((self.scope, 1), (self.encode, 0)))
+        for part in (self.progress_row, self.image_state, self.export):
+            form.addRow(part)
         return box
 
     def _object(self):
         box, form = _group(tr("Object"))
         self.point = QPushButton(tr("Outline objects"))
         self.point.setCheckable(True)
-        self.point.setToolTip(
-            tr("Left click: on the object. Right click: not this. Drag: a box.")
-        )
-        form.addRow(self.point)
+        self.point.setToolTip(tr("Left click: on the object. Right click: not this. Drag: a box."))
         self.prompts = QListWidget()
-        self.prompts.setMaximumHeight(72)
-        form.addRow(self.prompts)
-        self.readings = QHBoxLayout()
-        self.reading_buttons = []
-        for number in range(3):
+        self.prompts.setFixedHeight(66)
+        self.prompts.setSelectionMode(QListWidget.SelectionMode.NoSelection)
+        self.prompts.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.readings = []
+        for _ in range(3):
             button = QToolButton()
             button.setCheckable(True)
             button.setAutoExclusive(True)
-            button.setText(str(number + 1))
-            button.setVisible(False)
-            self.readings.addWidget(button)
-            self.reading_buttons.append(button)
-        self.readings.addStretch(1)
-        form.addRow(tr("Readings"), self.readings)
+            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+            button.setToolTip(tr("What the click may mean, with the model's score"))
+            self.readings.append(button)
+        self.readings_row = _row((QLabel(tr("Readings")), 0), *((b, 1) for b in self.readings))
+        self.readings_row.setVisible(False)
         self.object_state = _note()
-        form.addRow(self.object_state)
+        for part in (self.point, self.prompts, self.readings_row, self.object_state):
+            form.addRow(part)
         return box
 
     def _outline(self):
         box, form = _group(tr("Outline"))
-        self.simplify = _number(0, 100, 0.1, " m")
-        self.simplify.setSpecialValueText(tr("automatic"))
-        self.min_area = _number(0, 1e9, 1, " m²")
-        self.min_area.setSpecialValueText(tr("keep all parts"))
+        self.simplify = _number(1000, 0.1, " m", tr("automatic"))
+        self.min_area = _number(1e9, 1, " m²", tr("keep all"))
+        self.holes = _number(1e9, 1, " m²", tr("tiny ones"))
+        self.holes.setToolTip(tr("Holes smaller than this are filled; by default those of 16 pixels."))
+        self.square = QCheckBox(tr("Right angles"))
         form.addRow(tr("Simplify"), self.simplify)
-        form.addRow(tr("Smallest part"), self.min_area)
+        form.addRow(tr("Leave out below"), self.min_area)
+        form.addRow(tr("Fill holes below"), self.holes)
+        form.addRow("", self.square)
         return box
 
     def _saving(self):
         box, form = _group(tr("Save to"))
-        self.target = QgsMapLayerComboBox()
-        self.target.setFilters(QgsMapLayerProxyModel.Filter.PolygonLayer)
-        self.target.setAllowEmptyLayer(True)
+        self.target = _layers(QgsMapLayerProxyModel.Filter.PolygonLayer)
         self.new_target = QToolButton()
         self.new_target.setText(tr("New..."))
-        row = QHBoxLayout()
-        row.addWidget(self.target, 1)
-        row.addWidget(self.new_target)
-        form.addRow(tr("Layer"), row)
-        self.kind = QComboBox()
+        self.new_target.setToolTip(tr("Make a GeoPackage with a layer of outlines"))
+        self.fields = QToolButton()
+        self.fields.setText(tr("Fields..."))
+        self.fields.setToolTip(tr("Which field of the layer takes which value"))
+        self.kind = _choice()
         self.kind.setEditable(True)
-        self.kind.addItems([tr("object"), tr("tree"), tr("building"), tr("field"), tr("water")])
+        self.kind.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.kind.setToolTip(tr("Choose a class, or type a new one"))
         self.colour = QgsColorButton()
-        self.colour.setColor(QColor(COLOURS[0]))
-        row = QHBoxLayout()
-        row.addWidget(self.kind, 1)
-        row.addWidget(self.colour)
-        form.addRow(tr("Class"), row)
-        row = QHBoxLayout()
-        self.save = QPushButton(tr("Save (Enter)"))
-        self.back = QPushButton(tr("Back"))
+        self.colour.setFixedWidth(54)
+        self.save = QPushButton(tr("Save"))
+        self.save.setToolTip(tr("Enter or S"))
+        self.back = QPushButton(tr("Take back"))
+        self.back.setToolTip(tr("Take back the last prompt: Backspace"))
         self.clear = QPushButton(tr("Clear"))
-        for button in (self.save, self.back, self.clear):
-            row.addWidget(button, 1 + (button is self.save))
-        form.addRow(row)
+        self.clear.setToolTip(tr("Forget the prompts: Esc"))
+        form.addRow(tr("Layer"), _row((self.target, 1), (self.new_target, 0)))
+        form.addRow(tr("Class"), _row((self.kind, 1), (self.colour, 0), (self.fields, 0)))
+        form.addRow(_row((self.save, 1), (self.back, 1), (self.clear, 1)))
         return box
 
     def _engine(self):
-        foot = QWidget()
-        row = QHBoxLayout(foot)
-        row.setContentsMargins(8, 4, 8, 6)
         self.engine_state = _note()
-        self.engine_button = QToolButton()
-        self.engine_button.setText(tr("Start"))
+        self.engine_button = QPushButton(tr("Start"))
         self.engine_button.setVisible(False)
-        self.engine_report = QToolButton()
-        self.engine_report.setText("…")
-        self.engine_report.setToolTip(tr("Engine: where it is, how it is, a report to copy"))
-        row.addWidget(self.engine_state, 1)
-        row.addWidget(self.engine_button)
-        row.addWidget(self.engine_report)
+        self.engine_menu = QMenu(self)
+        self.engine_more = QToolButton()
+        self.engine_more.setText("⋯")
+        self.engine_more.setToolTip(tr("Engine"))
+        self.engine_more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.engine_more.setMenu(self.engine_menu)
+        foot = _row((self.engine_state, 1), (self.engine_button, 0), (self.engine_more, 0))
+        foot.layout().setContentsMargins(8, 4, 8, 6)
         return foot
 
+    def sizeHint(self):
+        """Wide enough to read, whatever the layers are called."""
+        return QSize(max(WIDTH_PX, self.minimumSizeHint().width()), super().sizeHint().height())
+
     def show_progress(self, done, total, left_s):
-        """Show how far encoding is; `None` for all hides it."""
-        self.progress_row.setVisible(total is not None)
-        self.encode.setEnabled(total is None)
-        if total is not None:
-            self.progress.setMaximum(total)
-            self.progress.setValue(done)
-            left = "" if left_s is None else tr(", {} left").format(_duration(left_s))
-            self.progress.setFormat("{}/{}{}".format(done, total, left))
+        """Show how far encoding is; a total of 0 is not known yet."""
+        self.progress_row.setVisible(True)
+        self.encode.setEnabled(False)
+        self.progress.setMaximum(total)
+        self.progress.setValue(done)
+        left = "" if left_s is None else tr(", {} left").format(duration(left_s))
+        self.progress.setFormat("{}/{}{}".format(done, total, left))
+
+    def hide_progress(self):
+        """Encoding is over."""
+        self.progress_row.setVisible(False)
+        self.encode.setEnabled(True)
 
     def show_prompts(self, prompts):
-        """List the draft's prompts."""
+        """List the prompts."""
         self.prompts.clear()
         for kind, *rest in prompts:
             if kind == "box":
-                self.prompts.addItem(tr("box"))
+                self.prompts.addItem(tr("▭ box"))
             else:
-                self.prompts.addItem(tr("+ on the object") if rest[2] else tr("− not this"))
+                self.prompts.addItem(tr("+ on the object") if rest[2] else tr("× not this"))
         self.prompts.scrollToBottom()
 
     def show_readings(self, scores, chosen):
-        """Offer the readings of a lone click by their scores; none hides them."""
-        for number, button in enumerate(self.reading_buttons):
-            button.setVisible(number < len(scores))
-            if number < len(scores):
-                button.setText("{}  {:.2f}".format(number + 1, scores[number]))
-                button.setChecked(number == chosen)
+        """Offer the readings of a lone click by their scores, None for an empty one."""
+        self.readings_row.setVisible(len(scores) > 1)
+        for number, (button, score) in enumerate(zip(self.readings, scores)):
+            button.setEnabled(score is not None)
+            button.setText(str(number + 1) if score is None else "{}: {:.2f}".format(number + 1, score))
+            button.setChecked(number == chosen)
 
-    def closeEvent(self, event):
-        self.closed.emit()
-        super().closeEvent(event)
+
+class _Column(QScrollArea):
+    """Scrolls up and down only: it is never narrower than what is in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self):
+        inside = self.widget().minimumSizeHint().width()
+        return QSize(inside + self.verticalScrollBar().sizeHint().width(), 120)
 
 
 def _group(title):
@@ -217,16 +215,44 @@ def _group(title):
     form = QFormLayout(box)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     form.setContentsMargins(8, 6, 8, 8)
-    form.setVerticalSpacing(6)
+    form.setVerticalSpacing(5)
     return box, form
 
 
-def _number(low, high, step, unit):
+def _row(*parts):
+    """Widgets beside each other, each with its stretch."""
+    row = QWidget()
+    line = QHBoxLayout(row)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.setSpacing(4)
+    for part, stretch in parts:
+        line.addWidget(part, stretch)
+    return row
+
+
+def _choice(box=None):
+    """A combo box that gives way: a long name never widens the panel."""
+    box = QComboBox() if box is None else box
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    return box
+
+
+def _layers(kind):
+    box = _choice(QgsMapLayerComboBox())
+    box.setFilters(kind)
+    box.setAllowEmptyLayer(True)
+    return box
+
+
+def _number(most, step, unit, at_zero):
     box = QDoubleSpinBox()
-    box.setRange(low, high)
+    box.setRange(0, most)
     box.setSingleStep(step)
-    box.setDecimals(1)
+    box.setDecimals(2)
     box.setSuffix(unit)
+    box.setSpecialValueText(at_zero)
+    box.setMinimumWidth(80)
     return box
 
 
@@ -234,9 +260,5 @@ def _note():
     label = QLabel()
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
     return label
-
-
-def _duration(seconds):
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    return "{}:{:02d}".format(minutes, seconds)

@@ -10,7 +10,7 @@ class Draft:
     """
 
     def __init__(self, crs=None):
-        self.crs = crs  # authid or WKT of the coordinates
+        self.crs = crs  # of the coordinates, as the caller has it
         self._prompts = []
 
     def __len__(self):
@@ -28,6 +28,17 @@ class Draft:
     def says_where(self):
         """Whether anything says where the object is: a click beside it alone does not."""
         return any(kind == "box" or rest[2] == 1 for kind, *rest in self._prompts)
+
+    @property
+    def points(self):
+        """The clicks: (x, y, label)."""
+        return [prompt[1:] for prompt in self._prompts if prompt[0] == "point"]
+
+    @property
+    def box(self):
+        """The box that counts, (xmin, ymin, xmax, ymax), or None."""
+        boxes = [prompt[1:] for prompt in self._prompts if prompt[0] == "box"]
+        return boxes[-1] if boxes else None
 
     def add_point(self, x, y, label):
         """Add a click: label 1 on the object, 0 beside it."""
@@ -55,12 +66,10 @@ class Draft:
         """The prompt as the engine takes it, or None if there is nothing to ask for."""
         if not self.says_where:
             return None
-        points = [prompt for prompt in self._prompts if prompt[0] == "point"]
-        boxes = [prompt for prompt in self._prompts if prompt[0] == "box"]
         asked = {"id": name}
-        if points:
-            asked["points"] = [[x, y] for _, x, y, _ in points]
-            asked["labels"] = [label for *_, label in points]
-        if boxes:
-            asked["box"] = list(boxes[-1][1:])
+        if self.points:
+            asked["points"] = [[x, y] for x, y, _ in self.points]
+            asked["labels"] = [label for *_, label in self.points]
+        if self.box:
+            asked["box"] = list(self.box)
         return asked

@@ -122,6 +122,13 @@ class Engine(QObject):
             process.kill()
             process.waitForFinished(CLOSING_MS)
 
+    def kill(self):
+        """End the process at once; who waits for an answer hears that it is gone."""
+        self._closing = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.waitForFinished(CLOSING_MS)
+
     def _greeted(self, answer):
         self.about = answer
         self.ready.emit(answer)
@@ -132,15 +139,17 @@ class Engine(QObject):
             self._process.kill()
 
     def _read(self):
-        data = self._rest + bytes(self._process.readAllStandardOutput())
-        *lines, self._rest = data.split(b"\n")
-        for line in lines:
+        self._rest += bytes(self._process.readAllStandardOutput())
+        while b"\n" in self._rest:  # what is left, even by a callback that fails, stays in order
+            line, self._rest = self._rest.split(b"\n", 1)
             try:
                 message = json.loads(line)
             except ValueError:
+                message = None
+            if isinstance(message, dict):
+                self._take(message)
+            else:
                 self.said.emit("not understood: " + line[:200].decode("utf-8", "replace"))
-                continue
-            self._take(message)
 
     def _take(self, message):
         number = message.get("id")

@@ -22,7 +22,8 @@ class PromptTool(QgsMapTool):
         clicked: x, y and the label, 1 on the object and 0 beside it.
         boxed: the box, when the button is let go.
         dragged: the box while it is drawn, or None.
-        hovered: x, y under the mouse; `left` when it leaves the map.
+        hovered: x, y under the mouse.
+        entered, left: the mouse comes to the map, or leaves it.
         wanted: "save", "take_back" or "clear".
     """
 
@@ -30,6 +31,7 @@ class PromptTool(QgsMapTool):
     boxed = pyqtSignal(QgsRectangle)
     dragged = pyqtSignal(object)
     hovered = pyqtSignal(float, float)
+    entered = pyqtSignal()
     left = pyqtSignal()
     wanted = pyqtSignal(str)
 
@@ -53,7 +55,7 @@ class PromptTool(QgsMapTool):
 
     def canvasPressEvent(self, event):
         if event.button() == Qt.MouseButton.LeftButton:
-            self._pressed = (QgsPointXY(event.mapPoint()), event.x(), event.y())
+            self._pressed = (QgsPointXY(event.mapPoint()), event.originalPixelPoint())
 
     def canvasMoveEvent(self, event):
         point = QgsPointXY(event.mapPoint())
@@ -84,17 +86,19 @@ class PromptTool(QgsMapTool):
             event.ignore()
 
     def eventFilter(self, watched, event):
-        """Keep QGIS's shortcuts from taking our keys, and notice that the mouse has left."""
+        """Keep QGIS's shortcuts from taking our keys, and notice the mouse's coming and going."""
         if event.type() == QEvent.Type.ShortcutOverride and self._wish(event):
             event.accept()
             return True
-        if event.type() == QEvent.Type.Leave:
+        if event.type() == QEvent.Type.Enter:
+            self.entered.emit()
+        elif event.type() == QEvent.Type.Leave:
             self.left.emit()
         return False
 
     def _is_drag(self, event):
-        _, x, y = self._pressed
-        return max(abs(event.x() - x), abs(event.y() - y)) >= DRAG_PX
+        way = event.originalPixelPoint() - self._pressed[1]
+        return max(abs(way.x()), abs(way.y())) >= DRAG_PX
 
     @staticmethod
     def _wish(event):

@@ -1,28 +1,34 @@
 """What the panel does: ties the widgets, the mouse, the engine and the layer that is saved to."""
 
+import json
 import os
 
 from qgis.core import (
     Qgis,
-    QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsGeometry,
-    QgsPointXY,
+    QgsMessageLog,
     QgsProject,
-    QgsWkbTypes,
+    QgsRasterLayer,
 )
-from qgis.PyQt.QtCore import QObject, QTimer
-from qgis.PyQt.QtWidgets import QFileDialog
+from qgis.PyQt.QtCore import QObject
+from qgis.PyQt.QtWidgets import QApplication, QFileDialog, QPushButton
 
-from .dock import Dock, tr
-from .draft import Draft
+from .dock import Dock
+from .encoding import Encoding, view_area
 from .engine import Engine
+from .hovering import Hovering
+from .image import Image, crs_name
 from .map_tool import PromptTool
-from .outlines import Outlines
-from .rasters import NoSource, source_of
-from .target import NotSaved, new_geopackage, save
+from .models import Models
+from .outlines import POLYGON, Outlines
+from .outlining import Outlining
+from .rasters import export
+from .saving import Saving
+from .shaping import Shape
+from .words import duration, outline_facts, tr
 
-HOVER_AREA_LIMIT = 0.15  # s a tile may take to encode, for hovering to encode it
+TESTED_IOU = 0.8  # with the square of the self-test, that a working model reaches
 
 
 class Panel(QObject):
@@ -34,472 +40,340 @@ class Panel(QObject):
         self._iface = iface
         self._canvas = iface.mapCanvas()
         self._command = command
+        self._save_soon = False  # asked for while the outline is still on its way
+        self._counts, self._plan = "", ""
         self.engine = None
-        self.scene = None  # handle of the opened raster
-        self.crs = None  # of the raster
-        self._opening = None  # the layer and the model that the handle is of
-        self._quick = False  # whether a tile is encoded fast enough for hovering
-        self.draft = Draft()
-        self.answers = []  # the readings of the draft, best first
-        self.chosen = 0
-        self._asked = None  # number of the draft's request
-        self._hovering = None  # number of the request under way
-        self._hover_next = None  # where the mouse is by now
-        self._encoding = None
         self.dock = Dock(iface.mainWindow())
         self.tool = PromptTool(self._canvas)
         self.outlines = Outlines(self._canvas)
-        self._redraw = QTimer(self)
-        self._redraw.setSingleShot(True)
-        self._redraw.setInterval(60)
-        self._redraw.timeout.connect(self._vectorize)
-        self._connect()
+        self.image = Image(self)
+        self.models = Models(self.dock.model, self)
+        self.encoding = Encoding(self.image, self.outlines)
+        self.outlining = Outlining(self.image, self.outlines, self._canvas, self.shape)
+        self.hovering = Hovering(
+            self.image, self.outlines, self.outlining.draft_with, self.shape
+        )
+        self.saving = Saving(self.dock, iface, self)
+        self._connect_dock()
+        self._connect_parts()
+        self.saving.read()
 
-    def _connect(self):
+    def _connect_dock(self):
         dock, tool = self.dock, self.tool
-        dock.raster.layerChanged.connect(lambda _layer: self._open())
-        dock.model.currentTextChanged.connect(lambda _text: self._open())
-        dock.encode.clicked.connect(self.encode)
-        dock.cancel.clicked.connect(self._cancel_encoding)
+        dock.raster.layerChanged.connect(lambda _layer: self.open())
+        dock.encode.clicked.connect(lambda: self.encode())
+        dock.export.clicked.connect(lambda: self._ask_for_export())
+        dock.cancel.clicked.connect(self._cancel)
         dock.point.toggled.connect(self._use_tool)
-        dock.simplify.valueChanged.connect(lambda _value: self._redraw.start())
-        dock.min_area.valueChanged.connect(lambda _value: self._redraw.start())
-        dock.new_target.clicked.connect(self._new_target)
-        dock.colour.colorChanged.connect(self.outlines.set_colour)
-        dock.save.clicked.connect(self.save)
-        dock.back.clicked.connect(self.take_back)
-        dock.clear.clicked.connect(self.clear)
-        dock.engine_button.clicked.connect(self.start)
-        for number, button in enumerate(dock.reading_buttons):
-            button.clicked.connect(lambda _on, number=number: self._choose(number))
-        tool.clicked.connect(self._clicked)
-        tool.boxed.connect(self._boxed)
-        tool.dragged.connect(self.outlines.box)
-        tool.hovered.connect(self._hover)
-        tool.left.connect(self._unhover)
-        tool.wanted.connect(lambda wish: getattr(self, wish)())
+        for control in (dock.simplify, dock.min_area, dock.holes):
+            control.valueChanged.connect(lambda _value: self.outlining.redraw())
+        dock.square.toggled.connect(lambda _on: self.outlining.redraw())
+        for number, button in enumerate(dock.readings):
+            button.clicked.connect(lambda _on, number=number: self.outlining.choose(number))
+        dock.save.clicked.connect(lambda: self.save())
+        dock.back.clicked.connect(self.outlining.take_back)
+        dock.clear.clicked.connect(self.outlining.clear)
+        dock.engine_button.clicked.connect(lambda: self.start())
+        dock.engine_menu.addAction(tr("Restart the engine")).triggered.connect(
+            lambda _on: self.start()
+        )
+        dock.closed.connect(lambda: dock.point.setChecked(False))
+        tool.clicked.connect(self.outlining.add_point)
+        tool.boxed.connect(self.outlining.add_box)
+        tool.dragged.connect(self._dragged)
+        tool.hovered.connect(self.hovering.move)
+        tool.entered.connect(self._take_keys)
+        tool.left.connect(self.hovering.stop)
+        tool.wanted.connect(self._do)
         tool.deactivated.connect(lambda: dock.point.setChecked(False))
-        self._canvas.destinationCrsChanged.connect(self._canvas_crs_changed)
+
+    def _connect_parts(self):
+        self.image.opened.connect(self._opened)
+        self.image.shut.connect(self._shut)
+        self.image.fileless.connect(lambda: self.dock.export.setVisible(True))
+        self.models.chosen.connect(lambda _name: self.open())
+        self.models.fetching.connect(self.dock.show_progress)
+        self.models.fetched.connect(self.dock.hide_progress)
+        self.models.failed.connect(self._warn)
+        self.encoding.progressed.connect(self.dock.show_progress)
+        self.encoding.ended.connect(self._encoded)
+        self.encoding.counted.connect(self._counted)
+        self.encoding.planned.connect(self._planned)
+        self.outlining.prompted.connect(self._prompted)
+        self.outlining.answered.connect(self._answered)
+        self.outlining.failed.connect(self.dock.object_state.setText)
+        self.hovering.unready.connect(self._unready)
+        self.saving.coloured.connect(self.outlines.set_colour)
+        self.saving.failed.connect(self._warn)
 
     # The engine
 
     def start(self):
-        """Start the engine, or say that there is none."""
-        self.dock.engine_button.setVisible(False)
+        """Start the engine, in place of the one before, or say that there is none."""
+        self._stop_engine()
         command = self._command()
         if command is None:
-            self._engine_says(tr("No engine found. Install it from the … menu."), button=True)
+            self._engine_says(tr("No engine found."), button=tr("Look again"))
             return
-        if self.engine is not None:
-            self.engine.deleteLater()
-        self.engine = Engine(command, self)
+        self.engine = self.image.engine = Engine(command, self)
         self.engine.ready.connect(self._ready)
         self.engine.gone.connect(self._gone)
+        self.engine.said.connect(lambda line: QgsMessageLog.logMessage(line, "geosam"))
+        self.dock.engine_state.setToolTip(" ".join(command))
         self._engine_says(tr("Starting the engine..."))
         self.engine.start()
 
+    def _stop_engine(self):
+        if self.engine is not None:
+            self.engine.kill()
+            self.image.lose()
+            self.engine.deleteLater()
+            self.engine = self.image.engine = None
+
     def _ready(self, about):
         self._engine_says(tr("geosam {}: ready").format(about.get("version", "?")))
-        self.engine.ask("models", {}, self._list_models)
-        self._open()
+        self.models.ask(self.engine)
+        self.open()
+        self.test()
+
+    def test(self):
+        """Let the engine outline a drawn square, and say how that went."""
+        version = self.engine.about.get("version", "?")
+        self.engine.ask(
+            "self_test", {"model": self.models.name},
+            lambda facts: self._tested(version, facts),
+            lambda _kind, message: self._engine_says(
+                tr("geosam {}: self-test failed: {}").format(version, message)
+            ),
+        )  # fmt: skip
+
+    def _tested(self, version, facts):
+        how = tr("self-test passed") if facts["iou"] >= TESTED_IOU else tr("self-test failed")
+        self._engine_says(
+            tr("geosam {} · {} on {} · {}").format(
+                version, facts["model"].rsplit("-", 1)[0], facts["device"].upper(), how
+            )
+        )
+        self.dock.engine_state.setToolTip(
+            tr("{}\n{}: IoU with a drawn square {}, encoding {} ms, decoding {} ms").format(
+                " ".join(self.engine.command), facts["model"], facts["iou"],
+                facts["encode_ms"], facts["decode_ms"],
+            )
+        )  # fmt: skip
 
     def _gone(self, why):
-        self.scene = self._asked = self._hovering = self._encoding = None
-        self.dock.show_progress(None, None, None)
-        self._engine_says(tr("The engine stopped. Your prompts are kept."), button=True)
-        self._warn(tr("The engine stopped: {}").format(why.splitlines()[0]))
+        self.image.lose()
+        self.dock.hide_progress()
+        self._engine_says(tr("The engine stopped. Prompts are kept."), button=tr("Restart"))
+        QgsMessageLog.logMessage(why, "geosam", Qgis.MessageLevel.Critical)
+        bar = self._iface.messageBar()
+        note = bar.createMessage("geosam", tr("The engine stopped: {}").format(why.splitlines()[0]))
+        button = QPushButton(tr("Restart"))
+        button.clicked.connect(lambda: (bar.popWidget(note), self.start()))
+        note.layout().addWidget(button)
+        bar.pushWidget(note, Qgis.MessageLevel.Warning)
 
-    def _engine_says(self, text, button=False):
+    def _engine_says(self, text, button=None):
         self.dock.engine_state.setText(text)
-        self.dock.engine_button.setVisible(button)
-        self.dock.engine_button.setText(tr("Restart") if self.engine else tr("Start"))
-
-    def _list_models(self, answer):
-        box = self.dock.model
-        box.blockSignals(True)
-        current = box.currentText()
-        box.clear()
-        box.addItems([model["name"] for model in answer["models"] if model["ready"]])
-        box.setCurrentText(current)
-        box.blockSignals(False)
+        self.dock.engine_button.setVisible(button is not None)
+        self.dock.engine_button.setText(button or "")
 
     def close(self):
         """End everything that the panel began."""
         if self._canvas.mapTool() is self.tool:
             self._canvas.unsetMapTool(self.tool)
-        self.outlines.remove()
         if self.engine is not None:
             self.engine.close()
+        self.saving.stop()
+        for part in (self.dock.raster, self.dock.target, self.image):
+            part.blockSignals(True)  # layers may go later than the panel
+        self.outlines.remove()
 
     # The image
 
-    def _open(self):
-        layer = self.dock.raster.currentLayer()
-        self.scene = None
-        if layer is None or self.engine is None or not self.engine.is_running:
-            return
-        try:
-            source = source_of(layer)
-        except NoSource as why:
-            self.dock.image_state.setText(str(why))
-            return
-        self.dock.image_state.setText(tr("Opening..."))
-        model = self.dock.model.currentText() or "nano"
-        self._opening = (layer.id(), model)
-        wanted = self._opening
-        self.engine.ask(
-            "open", {"raster": source, "model": model},
-            lambda answer: self._opened(answer, wanted),
-            lambda _kind, message: self.dock.image_state.setText(message),
+    def open(self):
+        """Open the raster and the model that are chosen."""
+        self.dock.image_state.setText(tr("Opening...") if self.dock.raster.currentLayer() else "")
+        self.dock.export.setVisible(False)
+        self.image.open(self.dock.raster.currentLayer(), self.models.name)
+
+    def _opened(self, _answer):
+        self._counts = self._plan = ""
+        self.saving.crs = self.image.crs
+
+    def _shut(self, why):
+        self._counts = self._plan = ""
+        self.dock.image_state.setText(why)
+
+    def _ask_for_export(self):
+        path, _ = QFileDialog.getSaveFileName(
+            self.dock, tr("Export what the map shows"), QgsProject.instance().homePath(),
+            "GeoTIFF (*.tif)",
         )  # fmt: skip
+        if path:
+            self.export(path if path.lower().endswith((".tif", ".tiff")) else path + ".tif")
 
-    def _opened(self, answer, wanted):
-        if wanted != self._opening:
-            self.engine.ask("close", {"scene": answer["scene"]})
-            return
-        self.scene = answer["scene"]
-        self.crs = QgsCoordinateReferenceSystem.fromWkt(answer["crs"])
-        self._engine_says(
-            tr("{} on {}").format(answer["model"], str(answer.get("device", "")).upper())
-        )
-        layer = self.dock.raster.currentLayer()
-        if layer is not None and self.crs.isValid() and layer.crs() != self.crs:
-            self._warn(
-                tr("QGIS shows {} in another CRS than its file has. Outlines follow the file.").format(
-                    layer.name()
-                )
-            )
-        self._show_grids(answer["grids"])
-        self.engine.ask("plan", {"scene": self.scene, "scales": [1]}, self._planned)
-        self._ask()
+    def export(self, path):
+        """Write what the map shows of a layer without a file, and open that."""
+        self.dock.export.setEnabled(False)
+        layer, settings = self.dock.raster.currentLayer(), self._canvas.mapSettings()
+        export(layer, settings, path, self._exported, self._not_exported)
 
-    def _planned(self, plan):
-        self._quick = plan["tile_s"] <= HOVER_AREA_LIMIT
+    def _exported(self, path):
+        self.dock.export.setEnabled(True)
+        name = os.path.splitext(os.path.basename(path))[0]
+        layer = QgsProject.instance().addMapLayer(QgsRasterLayer(path, name))
+        self.dock.raster.setLayer(layer)
 
-    def _show_grids(self, grids):
-        grid = next((grid for grid in grids if grid["scale"] == 1), None)
-        if grid:
-            self.dock.image_state.setText(
-                tr("{} of {} tiles encoded").format(grid["done"], grid["tiles"])
-            )
-        self._show_tiles()
-
-    def _show_tiles(self):
-        if self.scene is not None:
-            self.engine.ask("tiles", {"scene": self.scene, "scale": 1}, self._tiles)
-
-    def _tiles(self, answer):
-        rings = [
-            QgsGeometry.fromPolygonXY([[QgsPointXY(x, y) for x, y in tile["ring"]]])
-            for tile in answer["tiles"]
-        ]
-        merged = QgsGeometry.unaryUnion(rings) if rings else None
-        self.outlines.tiles(merged, self.crs)
+    def _not_exported(self, why):
+        self.dock.export.setEnabled(True)
+        self._warn(why)
 
     def encode(self):
         """Encode what is chosen in the panel, from the middle of the map outward."""
-        if self.scene is None:
+        if not self.image.is_open:
             self._warn(tr("Choose a raster first."))
             return
-        given = {"scene": self.scene, "crs": self._canvas_crs()}
-        middle = self._canvas.extent().center()
-        given["view"] = [middle.x(), middle.y()]
-        scope = self.dock.scope.currentData()
+        scope, area = self.dock.scope.currentData(), None
         if scope == "view":
-            given["area"] = as_geojson(QgsGeometry.fromRect(self._canvas.extent()))
+            area = view_area(self._canvas)
         elif scope == "selection":
             area = self._selected_area()
             if area is None:
-                self._warn(tr("Select polygons in the layer to save to, or choose another extent."))
+                self._warn(tr("Select polygons in the active layer, or choose another extent."))
                 return
-            given["area"] = as_geojson(area)
-        self.dock.show_progress(0, 0, None)
-        self._encoding = self.engine.ask(
-            "encode", given, self._encoded, self._not_encoded, self._encoding_goes_on
-        )
+        self.encoding.start(self._canvas.extent().center(), self._map_crs(), area)
 
     def _selected_area(self):
-        layer = self.dock.target.currentLayer()
-        if layer is None or not layer.selectedFeatureCount():
+        layer = self._iface.activeLayer()
+        chosen = layer.selectedFeatures() if hasattr(layer, "selectedFeatures") else []
+        area = QgsGeometry.unaryUnion([feature.geometry() for feature in chosen])
+        if area.isEmpty() or area.type() != POLYGON:
             return None
-        area = QgsGeometry.unaryUnion([f.geometry() for f in layer.selectedFeatures()])
         canvas = self._canvas.mapSettings().destinationCrs()
         area.transform(QgsCoordinateTransform(layer.crs(), canvas, QgsProject.instance()))
         return area
 
-    def _encoding_goes_on(self, done, total, left_s):
-        self.dock.show_progress(done, total, left_s)
-        if done % 8 == 0:
-            self._show_tiles()
+    def _encoded(self, why):
+        self.dock.hide_progress()
+        if why:
+            self._warn(why)
 
-    def _encoded(self, answer):
-        self._encoding = None
-        self.dock.show_progress(None, None, None)
-        self._show_grids(answer["grids"])
+    def _counted(self, done, total):
+        self._counts = tr("{} of {} tiles encoded").format(done, total)
+        self._plan = self._plan if done < total else ""
+        self._image_says()
 
-    def _not_encoded(self, kind, message):
-        self._encoding = None
-        self.dock.show_progress(None, None, None)
-        self._show_tiles()
-        if kind != "Cancelled":
-            self._warn(message)
+    def _planned(self, seconds, megabytes):
+        if seconds > 0:
+            self._plan = tr("The rest takes {} and {:.0f} MB.").format(
+                duration(seconds), megabytes
+            )
+            self._image_says()
 
-    def _cancel_encoding(self):
-        if self._encoding is not None:
-            self.engine.cancel(self._encoding)
+    def _image_says(self):
+        self.dock.image_state.setText(". ".join(filter(None, (self._counts, self._plan))))
+
+    def _cancel(self):
+        self.encoding.cancel()
+        self.models.cancel()
 
     # The object
+
+    def shape(self):
+        """How outlines are to be drawn."""
+        dock = self.dock
+        return Shape(
+            simplify_m=dock.simplify.value() or None,
+            min_area_m2=dock.min_area.value(),
+            holes_m2=dock.holes.value() or None,
+            square=dock.square.isChecked(),
+        )
+
+    def save(self):
+        """Save the outline to the layer, and begin a new object."""
+        self._save_soon = self.outlining.is_waiting
+        if self._save_soon:
+            return
+        best = self.outlining.best
+        if best is None:
+            self._warn(tr("Nothing to save yet: click on an object."))
+            return
+        draft, raster = self.outlining.draft, self.dock.raster.currentLayer()
+        values = {
+            "model": self.image.model,
+            "source": os.path.basename(raster.source()) if raster else None,
+            "prompts": json.dumps(dict(draft.request(), crs=crs_name(draft.crs))),
+        }
+        if self.saving.save(best, self.image.crs, values):
+            self.outlining.clear()
+            self.dock.object_state.setText(tr("Saved. Ctrl+Z takes it back."))
+
+    def _do(self, wish):
+        if wish == "save":
+            self.save()
+        elif wish == "take_back":
+            self.outlining.take_back()
+        else:
+            self.outlining.clear()
 
     def _use_tool(self, on):
         if on:
             self._canvas.setMapTool(self.tool)
             self._canvas.setFocus()
+            self.saving.use()
         elif self._canvas.mapTool() is self.tool:
             self._canvas.unsetMapTool(self.tool)
 
-    def _clicked(self, x, y, label):
-        self._begin()
-        self.draft.add_point(x, y, label)
-        self._changed()
+    def _take_keys(self):
+        """Keys follow the mouse to the map, from the panel only."""
+        focus = QApplication.focusWidget()
+        if focus is not None and self.dock.isAncestorOf(focus):
+            self._canvas.setFocus()
 
-    def _boxed(self, rectangle):
-        self._begin()
-        self.draft.add_box(
-            rectangle.xMinimum(), rectangle.yMinimum(), rectangle.xMaximum(), rectangle.yMaximum()
-        )
-        self._changed()
+    def _dragged(self, rectangle):
+        if rectangle is None:
+            self.outlining.show_prompts()
+        else:
+            self.hovering.stop()
+            self.outlines.box(rectangle, self._canvas.mapSettings().destinationCrs())
 
-    def _begin(self):
-        if not len(self.draft):
-            self.draft.crs = self._canvas_crs()
+    def _prompted(self):
+        self._save_soon = False
+        self.hovering.stop()
+        self.dock.show_prompts(self.outlining.draft)
 
-    def take_back(self):
-        """Take back the last prompt."""
-        self.draft.take_back()
-        self._changed()
+    def _answered(self):
+        outlining = self.outlining
+        scores = [p["score"] if p["geometry"] is not None else None for p in outlining.found]
+        self.dock.show_readings(scores, outlining.chosen)
+        self.dock.object_state.setText(self._object_facts())
+        if not outlining.is_waiting:
+            if outlining.found:
+                self.encoding.look()
+            if self._save_soon:
+                self.save()
 
-    def clear(self):
-        """Forget the draft."""
-        self.draft.clear()
-        self._changed()
+    def _object_facts(self):
+        outlining = self.outlining
+        if outlining.is_waiting:
+            return tr("Outlining...")
+        if outlining.found:
+            return outline_facts(outlining.found[outlining.chosen])
+        if len(outlining.draft) and not outlining.draft.says_where:
+            return tr("Now click on the object.")
+        return ""
 
-    def _changed(self):
-        self._unhover()
-        self.dock.show_prompts(self.draft)
-        self._show_marks()
-        self._ask()
-
-    def _show_marks(self):
-        self.outlines.prompts(
-            [rest for kind, *rest in self.draft if kind == "point"]
-        )
-
-    def _ask(self):
-        """Ask for the draft's outline, if there is anything to ask for."""
-        request = self.draft.request()
-        if self._asked is not None and self.engine is not None:
-            self.engine.cancel(self._asked)
-            self._asked = None
-        if request is None or self.scene is None:
-            self._show_answers([])
-            return
-        self.dock.object_state.setText(tr("..."))
-        given = {
-            "scene": self.scene, "prompts": [request], "crs": self.draft.crs,
-            "multimask": self.draft.is_lone_click, **self._shape(),
-        }  # fmt: skip
-        number = self.engine.ask(
-            "segment", given,
-            lambda answer: self._answered(number, answer["polygons"]),
-            lambda kind, message: self._not_answered(number, kind, message),
-        )  # fmt: skip
-        self._asked = number
-
-    def _answered(self, number, polygons):
-        if number == self._asked:
-            self._asked = None
-            self._show_answers(polygons)
-
-    def _not_answered(self, number, kind, message):
-        if number == self._asked:
-            self._asked = None
-            if kind not in ("Cancelled", "EngineGone"):
-                self.dock.object_state.setText(message)
-
-    def _show_answers(self, polygons, chosen=0):
-        self.answers, self.chosen = polygons, chosen
-        found = [p for p in polygons if p["geometry"] is not None]
-        self.dock.show_readings([p["score"] for p in found] if len(found) > 1 else [], chosen)
-        if not polygons:
-            self.outlines.draft(None, None)
-            self.dock.object_state.setText("")
-            return
-        best = polygons[chosen]
-        self.outlines.draft(as_geometry(best["geometry"]), self.crs)
-        self.dock.object_state.setText(describe(best))
-
-    def _choose(self, number):
-        if number < len(self.answers):
-            self._show_answers(self.answers, number)
-
-    def _shape(self):
-        dock = self.dock
-        simplify = dock.simplify.value()
-        return {
-            "min_area_m2": dock.min_area.value(),
-            "simplify_m": simplify if simplify > 0 else None,
-        }
-
-    def _vectorize(self):
-        """Draw the kept masks anew, as the outline's controls say, without decoding."""
-        masks = [polygon["mask"] for polygon in self.answers]
-        if not masks or self.scene is None:
-            return
-        chosen = self.chosen
-        self.engine.ask(
-            "vectorize", {"masks": masks, **self._shape()},
-            lambda answer: self._show_answers(answer["polygons"], chosen),
-            lambda _kind, message: self.dock.object_state.setText(message),
-        )  # fmt: skip
-
-    # Under the mouse
-
-    def _hover(self, x, y):
-        """Ask what a click here would give: one question under way, the newest next, no queue."""
-        self._hover_next = (x, y)
-        if self._hovering is None and self.scene is not None:
-            self._ask_hover()
-
-    def _ask_hover(self):
-        (x, y), self._hover_next = self._hover_next, None
-        if len(self.draft):
-            return  # the draft's own outline is what counts now
-        draft = Draft(self._canvas_crs()).with_point(x, y, 1)
-        self._hovering = self.engine.ask(
-            "preview",
-            {
-                "scene": self.scene, "prompt": draft.request("hover"), "crs": draft.crs,
-                "encode": self._quick, **self._shape(),
-            },
-            self._hovered, lambda _kind, _message: self._hovered(None),
-        )  # fmt: skip
-
-    def _hovered(self, answer):
-        self._hovering = None
-        if self._hover_next is not None and self.scene is not None:
-            self._ask_hover()
-        if not len(self.draft) and self._canvas.mapTool() is self.tool:
-            rows = answer["polygons"] if answer else []
-            self.outlines.hover(as_geometry(rows[0]["geometry"]) if rows else None, self.crs)
-
-    def _unhover(self):
-        self._hover_next = None
-        self.outlines.hover(None, None)
-
-    # Saving
-
-    def save(self):
-        """Save the draft's outline to the layer, and begin a new draft."""
-        if not self.answers or self.answers[self.chosen]["geometry"] is None:
-            self._warn(tr("Nothing to save yet: click on an object."))
-            return
-        best = self.answers[self.chosen]
-        raster = self.dock.raster.currentLayer()
-        values = {
-            "class": self.dock.kind.currentText(),
-            "score": best["score"],
-            "area_m2": best["area_m2"],
-            "status": best["status"],
-            "model": self.dock.model.currentText(),
-            "source": os.path.basename(raster.source()) if raster else None,
-        }
-        try:
-            save(self.dock.target.currentLayer(), as_geometry(best["geometry"]), self.crs, values)
-        except NotSaved as why:
-            self._warn(str(why))
-            return
-        self.dock.target.currentLayer().triggerRepaint()
-        self.clear()
-
-    def _new_target(self):
-        path, _ = QFileDialog.getSaveFileName(
-            self.dock, tr("New layer of outlines"), "", "GeoPackage (*.gpkg)"
-        )
-        if path:
-            self.create_target(path if path.lower().endswith(".gpkg") else path + ".gpkg")
-
-    def create_target(self, path):
-        """Make a GeoPackage in the raster's CRS, add it to the project and save to it."""
-        crs = self.crs or self._canvas.mapSettings().destinationCrs()
-        try:
-            layer = new_geopackage(path, crs)
-        except NotSaved as why:
-            self._warn(str(why))
-            return
-        QgsProject.instance().addMapLayer(layer)
-        self.dock.target.setLayer(layer)
+    def _unready(self):
+        if not len(self.outlining.draft):
+            self.dock.object_state.setText(
+                tr("Not encoded here: Encode it for outlines under the mouse. A click works too.")
+            )
 
     # The map
 
-    def _canvas_crs(self):
-        crs = self._canvas.mapSettings().destinationCrs()
-        return crs.authid() if crs.authid() else crs.toWkt()
-
-    def _canvas_crs_changed(self):
-        """Prompts keep their place on the ground when the map's CRS changes."""
-        if len(self.draft) and self.draft.crs:
-            old = QgsCoordinateReferenceSystem.fromUserInput(self.draft.crs)
-            new = self._canvas.mapSettings().destinationCrs()
-            move = QgsCoordinateTransform(old, new, QgsProject.instance())
-            moved = Draft(self._canvas_crs())
-            for kind, *rest in self.draft:
-                if kind == "point":
-                    point = move.transform(QgsPointXY(rest[0], rest[1]))
-                    moved.add_point(point.x(), point.y(), rest[2])
-                else:
-                    low = move.transform(QgsPointXY(rest[0], rest[1]))
-                    high = move.transform(QgsPointXY(rest[2], rest[3]))
-                    moved.add_box(low.x(), low.y(), high.x(), high.y())
-            self.draft = moved
-            self._show_marks()
+    def _map_crs(self):
+        return crs_name(self._canvas.mapSettings().destinationCrs())
 
     def _warn(self, text):
         self._iface.messageBar().pushMessage("geosam", text, Qgis.MessageLevel.Warning, 8)
-
-
-def as_geometry(geojson):
-    """A QgsGeometry of a GeoJSON polygon or multi polygon; None of None."""
-    if geojson is None:
-        return None
-    parts = geojson["coordinates"]
-    if geojson["type"] == "Polygon":
-        parts = [parts]
-    return QgsGeometry.fromMultiPolygonXY(
-        [[[QgsPointXY(x, y) for x, y in ring] for ring in part] for part in parts]
-    )
-
-
-def as_geojson(geometry):
-    """A GeoJSON multi polygon of a polygonal QgsGeometry."""
-    geometry = QgsGeometry(geometry)
-    if not QgsWkbTypes.isMultiType(geometry.wkbType()):
-        geometry.convertToMultiType()
-    return {
-        "type": "MultiPolygon",
-        "coordinates": [
-            [[[point.x(), point.y()] for point in ring] for ring in part]
-            for part in geometry.asMultiPolygon()
-        ],
-    }
-
-
-def describe(polygon):
-    """An outline in words: its area, its score, and what is wrong with it."""
-    if polygon["geometry"] is None:
-        return tr("Nothing found here ({}).").format(polygon["status"])
-    words = tr("{:,.1f} m², score {:.2f}").format(polygon["area_m2"] or 0, polygon["score"] or 0)
-    if polygon["status"] == "truncated":
-        words += tr(". The object goes on beyond what the model saw.")
-    if polygon["status"] == "clipped":
-        words += tr(". Part of the prompt lies off the raster.")
-    return words

@@ -43,9 +43,13 @@ class GeosamPlugin:
 
     def _make(self):
         from .discovery import engine_command
+        from .dock import WIDTH_PX
         from .panel import Panel
 
         self.panel = Panel(self._iface, engine_command)
         self._iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.panel.dock)
+        self._iface.mainWindow().resizeDocks(
+            [self.panel.dock], [WIDTH_PX], Qt.Orientation.Horizontal
+        )
         self.panel.dock.closed.connect(lambda: self._action.setChecked(False))
         self.panel.start()

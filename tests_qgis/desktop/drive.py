@@ -1,26 +1,55 @@
-"""Run inside QGIS (`qgis.bin --code drive.py`): uses the panel as a person would, takes pictures."""
+"""Run inside QGIS (`qgis.bin --code drive.py`): uses the panel as a person would.
+
+Environment: GEOSAM_SHOTS, the folder for pictures and report.json; GEOSAM_IMAGE, an aerial image.
+The report has what was seen, and the figures that docs/qgis.md quotes; see test_desktop.py.
+"""
 
 import json
 import os
+import signal
+import statistics
+import sys
 import time
 import traceback
 
-from qgis.core import QgsProject, QgsRasterLayer
-from qgis.PyQt.QtCore import QPoint, Qt, QTimer
+from osgeo import gdal
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
+    QgsPointXY,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+)
+from qgis.PyQt.QtCore import QEvent, QObject, QPoint, Qt, QTimer
+from qgis.PyQt.QtGui import QImage
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication
-from qgis.utils import iface, plugins
+from qgis.utils import iface, loadPlugin, plugins, startPlugin, unloadPlugin
 
 SHOTS = os.environ["GEOSAM_SHOTS"]
 IMAGE = os.environ["GEOSAM_IMAGE"]
+PLUGIN = "geosam_qgis"
+LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
+PLAIN = Qt.KeyboardModifier.NoModifier
 report = {}
+broken = []  # what went wrong in a callback, where QGIS would show a window
 
 
-def wait(until, what, limit_s=30):
+def note_error(*what):
+    broken.append("".join(traceback.format_exception(*what)))
+
+
+sys.excepthook = note_error
+
+
+def wait(until, what, limit_s=60):
     began = time.monotonic()
     while not until():
         QApplication.processEvents()
-        time.sleep(0.005)
+        time.sleep(0.002)
+        if broken:
+            raise RuntimeError(broken[0])
         if time.monotonic() - began > limit_s:
             raise RuntimeError("waited in vain for " + what)
     return time.monotonic() - began
@@ -28,56 +57,334 @@ def wait(until, what, limit_s=30):
 
 def pause(seconds):
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        QApplication.processEvents()
-        time.sleep(0.005)
+    wait(lambda: time.monotonic() > end, "time", seconds + 60)
 
 
 def shot(name):
-    iface.mapCanvas().waitWhileRendering()
+    canvas = iface.mapCanvas()
+    canvas.waitWhileRendering()
     pause(0.3)
-    iface.mainWindow().grab().save(os.path.join(SHOTS, name + ".png"))
+    picture = iface.mainWindow().grab().toImage()
+    picture = picture.convertToFormat(QImage.Format.Format_Indexed8)  # small: the manual shows it
+    picture.save(os.path.join(SHOTS, name + ".png"))
 
 
 def pixel(x, y):
-    point = iface.mapCanvas().getCoordinateTransform().transform(x, y)
+    """The place on the canvas of a point in the raster's CRS."""
+    canvas = iface.mapCanvas()
+    crs = QgsProject.instance().mapLayersByName("aerial")[0].crs()
+    there = QgsCoordinateTransform(crs, canvas.mapSettings().destinationCrs(), QgsProject.instance())
+    point = canvas.getCoordinateTransform().transform(there.transform(QgsPointXY(x, y)))
     return QPoint(round(point.x()), round(point.y()))
 
 
-def drive():
-    iface.mainWindow().setGeometry(0, 0, 1400, 900)
-    layer = QgsRasterLayer(IMAGE, "OSBS_029")
-    QgsProject.instance().addMapLayer(layer)
-    canvas = iface.mapCanvas()
-    canvas.setExtent(layer.extent())
-    plugin = plugins["geosam_qgis"]
-    plugin._action.setChecked(True)
-    panel = plugin.panel
-    panel.dock.raster.setLayer(layer)
-    wait(lambda: panel.scene is not None, "the raster to be opened", 60)
-    panel.create_target(os.path.join(SHOTS, "trees.gpkg"))
-    shot("1-opened")
-    panel.dock.encode.click()
-    wait(lambda: panel._encoding is not None, "encoding")
-    wait(lambda: panel._encoding is None, "the end of encoding", 120)
-    shot("2-encoded")
-    panel.dock.point.setChecked(True)
-    extent = layer.extent()
-    x, y = extent.xMinimum() + 20.0, extent.yMaximum() - 20.0
-    QTest.mouseMove(canvas.viewport(), pixel(x - 5, y))
-    pause(0.2)
-    QTest.mouseMove(canvas.viewport(), pixel(x, y))
-    pause(1.0)
-    shot("3-hover")
-    QTest.mouseClick(canvas.viewport(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, pixel(x, y))
-    wait(lambda: panel.answers, "an outline")
-    shot("4-clicked")
-    report["status"] = panel.dock.object_state.text()
+def move(x, y):
+    QTest.mouseMove(iface.mapCanvas().viewport(), pixel(x, y))
+
+
+def click(x, y, button=LEFT):
+    move(x, y)
+    QTest.mouseClick(iface.mapCanvas().viewport(), button, PLAIN, pixel(x, y))
+
+
+def drag(x0, y0, x1, y1, while_down=None):
+    viewport = iface.mapCanvas().viewport()
+    QTest.mousePress(viewport, LEFT, PLAIN, pixel(x0, y0))
+    for part in (0.3, 0.7, 1.0):
+        move(x0 + part * (x1 - x0), y0 + part * (y1 - y0))
+        pause(0.05)
+    if while_down:
+        while_down()
+    QTest.mouseRelease(viewport, LEFT, PLAIN, pixel(x1, y1))
+
+
+def key(code, modifier=PLAIN):
+    QTest.keyClick(iface.mapCanvas(), code, modifier)
+
+
+def mosaic(path, times):
+    """A raster of several tiles: the image beside its mirror images."""
+    source = gdal.Open(IMAGE)
+    pixels, (bands, height, width) = source.ReadAsArray(), source.ReadAsArray().shape
+    made = gdal.GetDriverByName("GTiff").Create(
+        path, width * times, height * times, bands, gdal.GDT_Byte, ["COMPRESS=JPEG", "TILED=YES"]
+    )
+    made.SetGeoTransform(source.GetGeoTransform())
+    made.SetProjection(source.GetProjection())
+    for row in range(times):
+        for column in range(times):
+            part = pixels[:, :: 1 - 2 * (row % 2), :: 1 - 2 * (column % 2)]
+            made.WriteArray(part, column * width, row * height)
+    made.FlushCache()
+
+
+class Paints(QObject):
+    """Notices when the canvas has been painted."""
+
+    def __init__(self, widget):
+        super().__init__(widget)
+        self.at = 0.0
+        widget.installEventFilter(self)
+
+    def eventFilter(self, _watched, event):
+        if event.type() == QEvent.Type.Paint:
+            QTimer.singleShot(0, self._note)
+        return False
+
+    def _note(self):
+        self.at = time.monotonic()
+
+
+class Gaps:
+    """The longest time that the window did not come round to a timer of 5 ms."""
+
+    def __init__(self):
+        self.longest, self.last = 0.0, time.monotonic()
+        self.timer = QTimer()
+        self.timer.timeout.connect(self._tick)
+        self.timer.start(5)
+
+    def _tick(self):
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+
+    def stop(self):
+        self.timer.stop()
+        return self.longest
+
+
+class Drive:
+    def __init__(self):
+        self.canvas = iface.mapCanvas()
+        self.project = QgsProject.instance()
+
+    def measure_loading(self):
+        """Unload and load again, from the files: nothing of the plugin stays imported."""
+        unloadPlugin(PLUGIN)
+        for name in [name for name in sys.modules if name.split(".")[0] == PLUGIN]:
+            del sys.modules[name]
+        began = time.perf_counter()
+        loadPlugin(PLUGIN)
+        startPlugin(PLUGIN)
+        report["load_ms"] = round((time.perf_counter() - began) * 1e3, 1)
+
+    def open_image(self):
+        iface.mainWindow().setGeometry(0, 0, 1400, 900)
+        for dock in iface.mainWindow().findChildren(type(iface.mainWindow().findChild(QObject, "Browser"))):
+            if dock.objectName().startswith("Browser"):
+                dock.hide()
+        self.layer = QgsRasterLayer(IMAGE, "aerial")
+        self.project.addMapLayer(self.layer)
+        self.project.setCrs(self.layer.crs())
+        self.canvas.setExtent(self.layer.extent())
+        began = time.perf_counter()
+        self.plugin = plugins[PLUGIN]
+        self.plugin._action.setChecked(True)
+        report["panel_ms"] = round((time.perf_counter() - began) * 1e3, 1)
+        self.panel = self.plugin.panel
+        self.dock = self.panel.dock
+        self.dock.raster.setLayer(self.layer)
+        wait(lambda: self.panel.image.is_open, "the raster to be opened", 120)
+        wait(lambda: "self-test" in self.dock.engine_state.text(), "the self-test", 120)
+        report["engine"] = self.dock.engine_state.text()
+        self.panel.saving.make_layer(os.path.join(SHOTS, "trees.gpkg"))
+        shot("1-opened")
+
+    def hover_and_click(self):
+        self.dock.encode.click()
+        wait(lambda: self.panel.encoding.is_running, "encoding")
+        wait(lambda: not self.panel.encoding.is_running, "the end of encoding", 120)
+        self.dock.point.setChecked(True)
+        extent = self.layer.extent()
+        self.x, self.y = extent.xMinimum() + 33.6, extent.yMaximum() - 11.5  # a crown
+        move(self.x - 2, self.y)
+        pause(0.5)
+        move(self.x, self.y)
+        wait(lambda: self.panel.outlines.shown("hover"), "an outline under the mouse")
+        pause(0.5)
+        hovered = self.panel.outlines.shown("hover").asWkt(3)
+        shot("2-hover")
+        click(self.x, self.y)
+        wait(lambda: self.panel.outlining.best, "an outline")
+        report["hover is the click"] = self.panel.outlining.best["geometry"].asWkt(3) == hovered
+        report["readings"] = len(self.panel.outlining.found)
+        shot("3-click")
+
+    def correct_and_save(self):
+        panel = self.panel
+        before = panel.outlining.best["geometry"].area()
+        box = panel.outlining.best["geometry"].boundingBox()
+        click(box.xMinimum() + 0.8, box.center().y(), RIGHT)
+        wait(lambda: panel.outlining.best and not panel.outlining.is_waiting, "a better outline")
+        report["a background click changes it"] = panel.outlining.best["geometry"].area() != before
+        shot("4-background")
+        key(Qt.Key.Key_Backspace)
+        wait(lambda: panel.outlining.best and not panel.outlining.is_waiting, "the outline before")
+        report["Backspace takes it back"] = panel.outlining.best["geometry"].area() == before
+        self.dock.simplify.setValue(1.0)
+        wait(lambda: panel.outlining.best["geometry"].area() != before, "a simpler outline")
+        report["simplified live"] = True
+        self.dock.simplify.setValue(0)
+        wait(lambda: panel.outlining.best["geometry"].area() == before, "the outline as it was")
+        self.dock.kind.setCurrentText("tree")
+        key(Qt.Key.Key_Return)
+        wait(lambda: panel.saving.layer.featureCount() == 1, "a saved polygon")
+        report["Enter saves"] = not len(panel.outlining.draft)
+
+    def box_and_undo(self):
+        panel, extent = self.panel, self.layer.extent()
+        x, y = extent.xMinimum() + 21.5, extent.yMaximum() - 12.2
+        drag(x - 5.0, y - 4, x + 4.4, y + 4.4, lambda: shot("5-box-drawn"))
+        wait(lambda: panel.outlining.best, "the outline of a box")
+        shot("6-box")
+        self.dock.kind.setCurrentText("shrub")
+        key(Qt.Key.Key_S)
+        wait(lambda: panel.saving.layer.featureCount() == 2, "a second polygon")
+        classes = sorted(f["class"] for f in panel.saving.layer.getFeatures())
+        report["classes"] = classes
+        move(extent.xMinimum() + 1, extent.yMinimum() + 1)
+        shot("7-saved")
+        undo = iface.mainWindow().findChild(QObject, "mActionUndo")
+        undo.trigger()
+        wait(lambda: panel.saving.layer.featureCount() == 1, "QGIS's undo")
+        report["Ctrl+Z undoes"] = True
+        iface.mainWindow().findChild(QObject, "mActionRedo").trigger()
+        wait(lambda: panel.saving.layer.featureCount() == 2, "QGIS's redo")
+
+    def escape(self):
+        click(self.x, self.y)
+        wait(lambda: self.panel.outlining.best, "an outline")
+        key(Qt.Key.Key_Escape)
+        report["Esc clears"] = not len(self.panel.outlining.draft) and not self.panel.outlining.best
+
+    def survive_a_crash(self):
+        panel = self.panel
+        click(self.x, self.y)
+        click(self.x + 1.0, self.y + 0.5)
+        wait(lambda: panel.outlining.best and not panel.outlining.is_waiting, "an outline")
+        before = panel.outlining.best["geometry"].asWkt(3)
+        began = time.monotonic()
+        os.kill(panel.engine.about["pid"], signal.SIGKILL)
+        wait(lambda: not panel.image.is_open, "the crash to be noticed")
+        report["crash_ms"] = round((time.monotonic() - began) * 1e3, 1)
+        pause(0.3)
+        shot("8-crashed")
+        report["prompts are kept"] = len(panel.outlining.draft) == 2
+        self.dock.engine_button.click()
+        wait(lambda: panel.image.is_open and panel.outlining.best, "the outline after a restart", 120)
+        report["same outline after the crash"] = panel.outlining.best["geometry"].asWkt(3) == before
+        wait(lambda: "self-test" in self.dock.engine_state.text(), "the self-test", 120)
+        iface.messageBar().clearWidgets()
+        shot("9-restarted")
+        key(Qt.Key.Key_Escape)
+
+    def use_another_crs(self):
+        panel = self.panel
+        click(self.x, self.y)
+        wait(lambda: panel.outlining.best and not panel.outlining.is_waiting, "an outline")
+        before = panel.outlining.best["geometry"]
+        key(Qt.Key.Key_Escape)
+        self.project.setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
+        there = QgsCoordinateTransform(
+            self.layer.crs(), QgsCoordinateReferenceSystem("EPSG:3857"), self.project
+        )
+        self.canvas.setExtent(there.transformBoundingBox(self.layer.extent()))
+        self.canvas.waitWhileRendering()
+        click(self.x, self.y)
+        wait(lambda: panel.outlining.best and not panel.outlining.is_waiting, "an outline")
+        after = panel.outlining.best["geometry"]
+        common = before.intersection(after).area()
+        report["IoU with the map in EPSG:3857"] = round(
+            common / (before.area() + after.area() - common), 3
+        )
+        key(Qt.Key.Key_Return)
+        wait(lambda: panel.saving.layer.featureCount() == 3, "a polygon saved in EPSG:3857")
+        click(self.x - 12.0, self.y - 0.5)
+        wait(lambda: panel.outlining.best and not panel.outlining.is_waiting, "an outline")
+        shot("10-web-mercator")
+        key(Qt.Key.Key_Escape)
+        self.project.setCrs(self.layer.crs())
+
+    def encode_a_large_raster(self):
+        panel, dock = self.panel, self.dock
+        path = os.path.join(SHOTS, "large.tif")
+        mosaic(path, 4)
+        large = QgsRasterLayer(path, "large")
+        self.project.addMapLayer(large)
+        iface.setActiveLayer(panel.saving.layer)
+        self.canvas.setExtent(large.extent())
+        dock.raster.setLayer(large)
+        wait(lambda: panel.image.is_open and panel._plan, "the large raster", 120)
+        self.canvas.waitWhileRendering()
+        dock.scope.setCurrentIndex(dock.scope.findData("whole"))
+        gaps = Gaps()
+        dock.encode.click()
+        wait(lambda: dock.progress.value() >= 8, "eight tiles", 200)
+        pause(1.2)
+        report["block_ms"] = round(gaps.stop() * 1e3, 1)
+        shot("11-encoding")
+        gaps = Gaps()
+        dock.cancel.click()
+        report["cancel_s"] = round(wait(lambda: not panel.encoding.is_running, "cancelling"), 2)
+        pause(1.0)
+        report["after cancelling"] = dock.image_state.text()
+        shot("12-cancelled")
+        done = int(dock.image_state.text().split()[0])
+        report["done_when_cancelled"] = done
+        dock.encode.click()
+        wait(lambda: dock.progress.maximum() > 0, "progress")
+        report["resumed_with"] = dock.progress.maximum()
+        wait(lambda: not panel.encoding.is_running, "the rest of the tiles", 300)
+        report["block_ms"] = max(report["block_ms"], round(gaps.stop() * 1e3, 1))
+        pause(0.5)
+        report["after resuming"] = dock.image_state.text()
+        panel.saving.layer.commitChanges()
+        self.measure_hovering(large)
+        shot("13-encoded")
+
+    def measure_hovering(self, layer):
+        """From the mouse's move to the painted outline, each time when the one before is there."""
+        self.dock.point.setChecked(True)
+        extent = layer.extent()
+        self.canvas.setExtent(
+            QgsRectangle(extent.xMinimum(), extent.yMaximum() - 60, extent.xMinimum() + 80, extent.yMaximum())
+        )
+        self.canvas.waitWhileRendering()
+        pause(0.5)
+        paints, took = Paints(self.canvas.viewport()), []
+        drawn = []
+        self.panel.hovering.shown.connect(lambda: drawn.append(time.monotonic()))
+        for number in range(60):
+            x = extent.xMinimum() + 8 + (number * 7.3) % 60
+            y = extent.yMaximum() - 8 - (number * 3.1) % 40
+            drawn.clear()
+            began = time.monotonic()
+            move(x, y)
+            wait(lambda: drawn, "an outline under the mouse")
+            shown = drawn[0]
+            if self.panel.outlines.shown("hover"):
+                wait(lambda: paints.at >= shown, "the canvas to be painted", 5)
+                took.append((paints.at - began) * 1e3)
+        warm = took[10:]
+        report["hover_ms"] = round(statistics.median(warm), 1)
+        report["hover_p95_ms"] = round(sorted(warm)[int(len(warm) * 0.95)], 1)
+        report["hovers"] = len(warm)
+
+    def all(self):
+        self.measure_loading()
+        for step in (
+            self.open_image, self.hover_and_click, self.correct_and_save, self.box_and_undo,
+            self.escape, self.survive_a_crash, self.use_another_crs, self.encode_a_large_raster,
+        ):  # fmt: skip
+            report["step"] = step.__name__
+            print(time.strftime("%X"), step.__name__, file=sys.stderr, flush=True)
+            step()
+        del report["step"]
 
 
 def run():
     try:
-        drive()
+        Drive().all()
         report["done"] = True
     except Exception:
         report["error"] = traceback.format_exc()
@@ -85,6 +392,9 @@ def run():
     with open(os.path.join(SHOTS, "report.json"), "w") as file:
         json.dump(report, file, indent=2)
     project = QgsProject.instance()
+    for layer in project.mapLayers().values():
+        if hasattr(layer, "rollBack"):
+            layer.rollBack()
     project.clear()
     project.setDirty(False)
     iface.actionExit().trigger()
