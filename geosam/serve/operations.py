@@ -18,14 +18,14 @@ from geosam.decode import CLICK_SCALES, decode
 from geosam.download import pull
 from geosam.errors import ProtocolError
 from geosam.masks import Mask
-from geosam.polygons import vectorize
+from geosam.polygons import records
 from geosam.protocol import FILL, Model, TilePrompt
 from geosam.registry import PUBLISHED, published
 from geosam.scene import check_scales
 from geosam.serve.places import outward, stored_area, tiles_in
 from geosam.serve.session import Opened, Session, tile_counts
 from geosam.serve.tasks import Task
-from geosam.serve.values import area_of, arguments, crs_of, polygons, prompt_set
+from geosam.serve.values import area_of, arguments, crs_of, plain, prompt_set
 from tiles import StoreIncomplete
 
 PROTOCOL = 1
@@ -251,7 +251,8 @@ class Operations:
     def _vectorized(
         self, masks: list[Mask], handles: list[str], min_area_m2: float, simplify_m: float | None
     ) -> Answer:
-        rows = polygons(vectorize(masks, min_area_m2=min_area_m2, simplify_m=simplify_m))
+        found, _ = records(masks, min_area_m2=min_area_m2, simplify_m=simplify_m)
+        rows = [plain(record) for record in found]
         for row, handle in zip(rows, handles, strict=False):  # a preview keeps none
             row["mask"] = handle
         return {"polygons": rows}

@@ -38,11 +38,15 @@ def tiles_in(
 
 
 def outward(tiles: Sequence[Tile], view: tuple[float, float]) -> list[Tile]:
-    """Tiles by their distance from where the user looks, in raster px; finer ones last."""
-    centres = np.array([edges(tile) for tile in tiles], np.float64).reshape(-1, 2, 2).mean(1)
-    distance = np.abs(centres - view).max(1) if len(tiles) else np.empty(0)
-    ranks = np.argsort(distance, kind="stable")
-    return [tiles[i] for i in ranks]
+    """Tiles by how far their cores are from where the user looks, in raster px; coarser ones first.
+
+    So the place where clicks are answered at once, which needs tiles of several scales, grows from
+    the view outward.
+    """
+    cores = np.array([edges(tile) for tile in tiles], np.float64).reshape(-1, 2, 2)
+    distance = np.maximum(cores[:, 0] - view, view - cores[:, 1]).max(1).clip(0)
+    coarseness = np.array([-tile.scale for tile in tiles])
+    return [tiles[i] for i in np.lexsort((coarseness, distance))]
 
 
 def stored_area(store: FeatureStore, scales: Sequence[float]) -> BaseGeometry:

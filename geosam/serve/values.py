@@ -1,4 +1,4 @@
-"""Values of the protocol: prompts, areas, parameters in; polygons and outlines out."""
+"""Values of the protocol: prompts, areas, parameters in; polygons out."""
 
 import inspect
 import types
@@ -6,7 +6,6 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from pyproj import CRS
@@ -119,16 +118,12 @@ def crs_of(text: str | None) -> CRS | None:
         ) from error
 
 
-def polygons(table: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as JSON values; a geometry is GeoJSON's in the table's CRS, NaN is null."""
-    columns = [name for name in table.columns if name != table.geometry.name]
-    return [
-        {
-            **{name: _plain(getattr(row, name)) for name in columns},
-            "geometry": None if row.geometry is None else mapping(row.geometry),
-        }
-        for row in table.itertuples(index=False)
-    ]
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A polygon's record as JSON values; the geometry is GeoJSON's, NaN is null."""
+    return {
+        **{name: _plain(value) for name, value in record.items()},
+        "geometry": None if record["geometry"] is None else mapping(record["geometry"]),
+    }
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # a table's cell

@@ -3,15 +3,19 @@
 import json
 import os
 import queue
+import shutil
 import threading
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from pyproj import Transformer
-from shapely.geometry import box, shape
+from shapely.geometry import Point, Polygon, box, shape
 
 from geosam.prompts import PromptSet
+from geosam.scene import Scene
+from geosam.serve.places import edges, outward
+from geosam.serve.recent import RecentTiles
 from geosam.serve.server import serve
 from geosam.verbs import segment
 from tests.fakes import FloodModel, discs, write_raster
@@ -252,6 +256,21 @@ def test_where_a_click_is_answered_at_once_is_ready(client, model, raster):
     assert shown == [True, False]
 
 
+def test_where_clicks_are_answered_grows_from_the_view_outward(model, raster):
+    scene = Scene.open(model, raster)
+    tiles = [tile for scale in (0.5, 1, 2) for tile in scene.store.grid(scale)]
+    order = outward(tiles, (410.0, 10.0))
+    assert len(order) == len(tiles)
+    seen = dict.fromkeys((0.5, 1, 2), Polygon())
+    for tile in order:
+        core = box(*edges(tile))
+        way = max(410 - core.bounds[2], core.bounds[1] - 10, 0)  # the raster's corner is near
+        near = box(410 - way, 10 - way, 410 + way, 10 + way) & box(0, 0, 420, 400)
+        assert all(area.covers(near) for area in seen.values()) or way == 0
+        seen[tile.scale] = seen[tile.scale].union(core)
+    assert box(*edges(order[0])).covers(Point(410, 10)) and order[0].scale == 2
+
+
 def test_a_click_is_answered_while_a_scene_is_encoded_and_encoding_can_be_cancelled(raster):
     model = SlowModel()
     with served(model) as client:
@@ -330,3 +349,18 @@ def test_lines_that_are_no_requests_are_answered_and_survived(client):
     client.raw(b"\n")
     client.ask("hello", protocol=1)
     assert client.answer(None)["error"]["type"] == "ProtocolError"
+
+
+def test_tiles_that_were_read_stay_in_memory_and_missing_ones_are_looked_up_again(model, raster):
+    scene = Scene.open(model, raster)
+    store = RecentTiles.open(scene.store.path)
+    tile = next(iter(store.grid(1)))
+    assert store.status(tile) == "missing"
+    scene.ensure([tile])
+    assert store.status(tile) == "done"
+    features, valid, whole = store[tile], store.valid(tile), store.whole(tile)
+    np.testing.assert_array_equal(features, scene.store[tile])
+    np.testing.assert_array_equal(valid, scene.store.valid(tile))
+    np.testing.assert_array_equal(whole, scene.store.whole(tile))
+    shutil.rmtree(store.path)
+    assert store[tile] is features and store.valid(tile) is valid and store.whole(tile) is whole
