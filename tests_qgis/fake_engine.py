@@ -66,58 +66,73 @@ def preview(number, request):
     answer(number, ok={"polygons": [polygon(request["prompt"])], "encoded": True})
 
 
-def respond(request):
-    number, op = request["id"], request["op"]
-    if op == "hello":
-        print("a line of the log", file=sys.stderr, flush=True)
-        return {"protocol": 1, "version": "fake", "pid": os.getpid()}
-    if op == "models":
-        names = (("nano", True), ("vit", False))
-        return {"models": [{"name": n, "ready": r, "size_mb": 9, "licence": "MIT"} for n, r in names]}
-    if op == "self_test":
-        return {
-            "model": "nano-1", "device": "cpu", "iou": 0.98, "encode_ms": 1, "decode_ms": 1,
-        }  # fmt: skip
-    if op == "open":
-        return {
-            "scene": "scene1", "crs": CRS.ExportToWkt(), "model": "nano-1", "device": "cpu",
-            "pixel_m": [0.1, 0.1], "grids": grids(),
-        }  # fmt: skip
-    if op == "ready":
-        area = {"type": "MultiPolygon", "coordinates": [[square(404220, 3285110, encoded[0])]]}
-        return {"area": area if encoded[0] else None, "grids": grids()}
-    if op == "plan":
-        return {"tile_s": 0.01, "seconds": 2.0, "megabytes": 20.0, "tiles": 20, "missing": 20}
-    if op == "segment":
-        (prompt,) = request["prompts"]
-        count = 3 if request["multimask"] else 1
-        return {"polygons": [polygon(prompt, n, request["min_area_m2"]) for n in range(count)]}
-    if op == "vectorize":
-        kept = [json.loads(mask) for mask in request["masks"]]
-        return {"polygons": [polygon(p, n, request["min_area_m2"]) for p, n in kept]}
-    if op == "asked":
-        return {"asked": asked}
-    if op in ("close", "echo"):
-        return request
-    if op == "environment":
-        return {name: os.environ.get(name) for name in request["names"]}
-    return special(number, op)
+def hello(_request):
+    print("a line of the log", file=sys.stderr, flush=True)
+    return {"protocol": 1, "version": "fake", "pid": os.getpid()}
 
 
-def special(number, op):
-    if op == "steps":
-        for done in range(3):
-            answer(number, event="progress", done=done + 1, total=3, eta_s=0.5)
-    elif op == "refuse":
-        raise ValueError("Prompt: no.")
-    elif op == "nonsense":
-        sys.stdout.write('no json\n["no object"]\n')
-    elif op == "crash":
-        os.abort()
-    elif op == "hang":
-        time.sleep(60)
+def models(_request):
+    names = (("nano", True), ("vit", False))
+    return {"models": [{"name": n, "ready": r, "size_mb": 9, "licence": "MIT"} for n, r in names]}
+
+
+def self_test(_request):
+    return {"model": "nano-1", "device": "cpu", "iou": 0.98, "encode_ms": 1, "decode_ms": 1}
+
+
+def open_(_request):
+    return {
+        "scene": "scene1", "crs": CRS.ExportToWkt(), "model": "nano-1", "device": "cpu",
+        "pixel_m": [0.1, 0.1], "grids": grids(),
+    }  # fmt: skip
+
+
+def ready(_request):
+    area = {"type": "MultiPolygon", "coordinates": [[square(404220, 3285110, encoded[0])]]}
+    return {"area": area if encoded[0] else None, "grids": grids()}
+
+
+def plan(_request):
+    return {"tile_s": 0.1, "seconds": 2.0, "megabytes": 20.0, "tiles": 20, "missing": 20}
+
+
+def segment(request):
+    (prompt,) = request["prompts"]
+    count = 3 if request["multimask"] else 1
+    return {"polygons": [polygon(prompt, n, request["min_area_m2"]) for n in range(count)]}
+
+
+def vectorize(request):
+    kept = [json.loads(mask) for mask in request["masks"]]
+    return {"polygons": [polygon(p, n, request["min_area_m2"]) for p, n in kept]}
+
+
+def environment(request):
+    return {name: os.environ.get(name) for name in request["names"]}
+
+
+def steps(request):
+    for done in range(3):
+        answer(request["id"], event="progress", done=done + 1, total=3, eta_s=0.5)
     return {}
 
+
+def nonsense(_request):
+    sys.stdout.write('no json\n["no object"]\n')
+    return {}
+
+
+def refuse(_request):
+    raise ValueError("Prompt: no.")
+
+
+RESPONSES = {
+    "hello": hello, "models": models, "self_test": self_test, "open": open_, "ready": ready,
+    "plan": plan, "segment": segment, "vectorize": vectorize, "environment": environment,
+    "steps": steps, "nonsense": nonsense, "refuse": refuse,
+    "close": dict, "echo": dict, "asked": lambda _request: {"asked": asked},
+    "crash": lambda _request: os.abort(), "hang": lambda _request: time.sleep(60),
+}  # fmt: skip
 
 for line in sys.stdin:
     request = json.loads(line)
@@ -131,6 +146,6 @@ for line in sys.stdin:
         preview(request["id"], request)
     else:
         try:
-            answer(request["id"], ok=respond(request))
+            answer(request["id"], ok=RESPONSES[request["op"]](request))
         except ValueError as error:
             answer(request["id"], error={"type": "PromptError", "message": str(error)})

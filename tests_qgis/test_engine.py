@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from geosam_qgis.engine import Engine
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
@@ -52,7 +51,8 @@ def test_a_crash_is_noticed_at_once_and_survived(qtbot, engine):
     began = time.monotonic()
     with qtbot.waitSignal(engine.gone, timeout=5000) as blocker:
         engine.ask("crash", {}, None, lambda kind, message: heard.append(kind))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2  # a loaded machine; the desktop's test has the figure
+    assert blocker.args[0].splitlines()[0].startswith("code ")
     assert heard == ["EngineGone"] and "a line of the log" in blocker.args[0]
     assert not engine.is_running
     with qtbot.waitSignal(engine.ready, timeout=5000):
@@ -79,7 +79,9 @@ def test_what_qgis_set_for_itself_does_not_reach_the_engine(qtbot, monkeypatch):
     engine = Engine(FAKE)
     with qtbot.waitSignal(engine.ready, timeout=5000):
         engine.start()
-    ((_, found),) = wait_for(qtbot, engine, "environment", names=["PYTHONHOME", "PROJ_LIB", "MY_OWN"])
+    ((_, found),) = wait_for(
+        qtbot, engine, "environment", names=["PYTHONHOME", "PROJ_LIB", "MY_OWN"]
+    )
     assert found == {"PYTHONHOME": None, "PROJ_LIB": None, "MY_OWN": "x"}
     engine.close()
 
@@ -91,3 +93,24 @@ def test_closing_ends_even_an_engine_that_hangs(qtbot, engine, monkeypatch):
     engine.gone.connect(gone.append)
     engine.close()
     assert not engine.is_running and gone == []
+
+
+def test_a_callback_that_fails_holds_up_no_other(qtbot, engine):
+    def fail(_answer):
+        raise RuntimeError("on purpose")
+
+    heard = []
+    with qtbot.captureExceptions() as exceptions:
+        engine.ask("echo", {}, fail)
+        for number in range(3):
+            engine.ask("echo", {"number": number}, lambda ok: heard.append(ok["number"]))
+        qtbot.waitUntil(lambda: heard == [0, 1, 2], timeout=5000)
+    assert len(exceptions) == 1
+    assert engine.is_running
+
+
+def test_a_killed_engine_answers_those_who_wait(qtbot, engine):
+    heard = []
+    engine.ask("hang", {}, None, lambda kind, message: heard.append(kind))
+    engine.kill()
+    assert not engine.is_running and heard == ["EngineGone"]

@@ -281,10 +281,21 @@ def test_our_keys_are_ours_over_the_map_and_the_space_bar_is_not(user):
         event.ignore()
         QApplication.sendEvent(user.canvas, event)
         assert event.isAccepted() is ours, code
-    save = QKeyEvent(QEvent.Type.ShortcutOverride, Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier)
+    save = QKeyEvent(
+        QEvent.Type.ShortcutOverride, Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier
+    )
     save.ignore()
     QApplication.sendEvent(user.canvas, save)
     assert not save.isAccepted()
+
+
+def test_taking_back_a_prompt_never_deletes_what_is_selected(user):
+    """QGIS deletes the selection of the active layer after a Backspace that a tool accepts."""
+    heard = []
+    user.canvas.keyPressed.connect(lambda event: heard.append(event.isAccepted()))
+    user.click()
+    user.key(Qt.Key.Key_Backspace)
+    assert len(user.outlining.draft) == 0 and True not in heard
 
 
 def test_panning_with_space_makes_no_prompt(user):

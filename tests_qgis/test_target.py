@@ -3,7 +3,9 @@ from geosam_qgis.target import NotSaved, choose_fields, mapping_of, new_geopacka
 from qgis.core import QgsCoordinateReferenceSystem, QgsGeometry, QgsVectorLayer
 
 UTM = QgsCoordinateReferenceSystem("EPSG:32617")
-SQUARE = QgsGeometry.fromWkt("POLYGON((500000 4000000,500010 4000000,500010 4000010,500000 4000010,500000 4000000))")  # noqa: E501
+SQUARE = QgsGeometry.fromWkt(
+    "POLYGON((500000 4000000,500010 4000000,500010 4000010,500000 4000010,500000 4000000))"
+)
 
 
 def test_a_new_geopackage_keeps_what_is_saved_and_is_never_overwritten(qgis_app, tmp_path):
@@ -35,11 +37,15 @@ def test_polygons_are_reprojected_into_the_layers_crs(qgis_app):
     save(layer, SQUARE, UTM, {})
     (feature,) = layer.getFeatures()
     centre = feature.geometry().centroid().asPoint()
-    assert centre.x() == pytest.approx(-81.0, abs=1e-3) and centre.y() == pytest.approx(36.14, abs=0.01)
+    assert centre.x() == pytest.approx(-81.0, abs=1e-3) and centre.y() == pytest.approx(
+        36.14, abs=0.01
+    )
 
 
 def test_an_existing_layer_is_filled_by_the_names_of_its_fields(qgis_app):
-    layer = QgsVectorLayer("Polygon?crs=EPSG:32617&field=CLASS:string&field=other:int", "m", "memory")
+    layer = QgsVectorLayer(
+        "Polygon?crs=EPSG:32617&field=CLASS:string&field=other:int", "m", "memory"
+    )
     assert mapping_of(layer) == {"class": "CLASS"}
     save(layer, SQUARE, UTM, {"class": "roof", "score": 0.9})
     choose_fields(layer, {"score": "other"})

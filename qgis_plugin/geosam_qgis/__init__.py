@@ -1,7 +1,7 @@
 """geosam in QGIS: click on an object, see its outline, keep it."""
 
 
-def classFactory(iface):  # noqa: N802  # QGIS's name
+def classFactory(iface):  # QGIS's name
     """Called by QGIS when the plugin is loaded."""
     from .plugin import GeosamPlugin
 

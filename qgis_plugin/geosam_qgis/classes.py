@@ -59,7 +59,7 @@ def _symbol(colour):
     fill = QColor(colour)
     return QgsFillSymbol.createSimple(
         {
-            "color": "{},{},{},70".format(fill.red(), fill.green(), fill.blue()),
+            "color": f"{fill.red()},{fill.green()},{fill.blue()},70",
             "outline_color": fill.name(),
             "outline_width": "0.5",
         }

@@ -47,6 +47,7 @@ class Dock(QgsDockWidget):
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(0)
         rows.addWidget(scroll, 1)
+        rows.addWidget(self._actions())  # always in reach, however low the window
         rows.addWidget(self._engine())
         self.setWidget(outer)
 
@@ -57,7 +58,7 @@ class Dock(QgsDockWidget):
         self.model.addItem("nano", "nano")
         self.scope = _choice()
         for text, value in (
-            (tr("What the map shows"), "view"),
+            (tr("Map view"), "view"),
             (tr("Whole raster"), "whole"),
             (tr("Selected polygons"), "selection"),
         ):
@@ -88,7 +89,7 @@ class Dock(QgsDockWidget):
         self.point.setCheckable(True)
         self.point.setToolTip(tr("Left click: on the object. Right click: not this. Drag: a box."))
         self.prompts = QListWidget()
-        self.prompts.setFixedHeight(66)
+        self.prompts.setFixedHeight(58)
         self.prompts.setSelectionMode(QListWidget.SelectionMode.NoSelection)
         self.prompts.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.readings = []
@@ -111,7 +112,9 @@ class Dock(QgsDockWidget):
         self.simplify = _number(1000, 0.1, " m", tr("automatic"))
         self.min_area = _number(1e9, 1, " m²", tr("keep all"))
         self.holes = _number(1e9, 1, " m²", tr("tiny ones"))
-        self.holes.setToolTip(tr("Holes smaller than this are filled; by default those of 16 pixels."))
+        self.holes.setToolTip(
+            tr("Holes smaller than this are filled; by default those of 16 pixels.")
+        )
         self.square = QCheckBox(tr("Right angles"))
         form.addRow(tr("Simplify"), self.simplify)
         form.addRow(tr("Leave out below"), self.min_area)
@@ -134,16 +137,20 @@ class Dock(QgsDockWidget):
         self.kind.setToolTip(tr("Choose a class, or type a new one"))
         self.colour = QgsColorButton()
         self.colour.setFixedWidth(54)
+        form.addRow(tr("Layer"), _row((self.target, 1), (self.new_target, 0)))
+        form.addRow(tr("Class"), _row((self.kind, 1), (self.colour, 0), (self.fields, 0)))
+        return box
+
+    def _actions(self):
         self.save = QPushButton(tr("Save"))
         self.save.setToolTip(tr("Enter or S"))
         self.back = QPushButton(tr("Take back"))
         self.back.setToolTip(tr("Take back the last prompt: Backspace"))
         self.clear = QPushButton(tr("Clear"))
         self.clear.setToolTip(tr("Forget the prompts: Esc"))
-        form.addRow(tr("Layer"), _row((self.target, 1), (self.new_target, 0)))
-        form.addRow(tr("Class"), _row((self.kind, 1), (self.colour, 0), (self.fields, 0)))
-        form.addRow(_row((self.save, 1), (self.back, 1), (self.clear, 1)))
-        return box
+        row = _row((self.save, 2), (self.back, 1), (self.clear, 1))
+        row.layout().setContentsMargins(8, 4, 8, 0)
+        return row
 
     def _engine(self):
         self.engine_state = _note()
@@ -170,7 +177,7 @@ class Dock(QgsDockWidget):
         self.progress.setMaximum(total)
         self.progress.setValue(done)
         left = "" if left_s is None else tr(", {} left").format(duration(left_s))
-        self.progress.setFormat("{}/{}{}".format(done, total, left))
+        self.progress.setFormat(f"{done}/{total}{left}")
 
     def hide_progress(self):
         """Encoding is over."""
@@ -192,7 +199,7 @@ class Dock(QgsDockWidget):
         self.readings_row.setVisible(len(scores) > 1)
         for number, (button, score) in enumerate(zip(self.readings, scores)):
             button.setEnabled(score is not None)
-            button.setText(str(number + 1) if score is None else "{}: {:.2f}".format(number + 1, score))
+            button.setText(str(number + 1) if score is None else f"{number + 1}: {score:.2f}")
             button.setChecked(number == chosen)
 
 

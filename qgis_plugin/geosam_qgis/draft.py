@@ -22,7 +22,9 @@ class Draft:
     @property
     def is_lone_click(self):
         """Whether it is one click on the object, which has several readings."""
-        return len(self._prompts) == 1 and self._prompts[0][0] == "point" and self._prompts[0][3] == 1
+        return (
+            len(self._prompts) == 1 and self._prompts[0][0] == "point" and self._prompts[0][3] == 1
+        )
 
     @property
     def says_where(self):

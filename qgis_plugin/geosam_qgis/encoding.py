@@ -18,13 +18,11 @@ class Encoding(QObject):
         progressed: tiles done, tiles in all, and the seconds left or None.
         ended: what went wrong, or an empty text.
         counted: tiles ready for clicks and tiles there are.
-        planned: the seconds and megabytes that the rest of the raster would take.
     """
 
     progressed = pyqtSignal(int, int, object)
     ended = pyqtSignal(str)
     counted = pyqtSignal(int, int)
-    planned = pyqtSignal(float, float)
 
     def __init__(self, image, outlines):
         super().__init__(image)
@@ -32,7 +30,7 @@ class Encoding(QObject):
         self._outlines = outlines
         self._number = None
         self._looking, self._looked_s = False, 0.0
-        self._finest = 0.0
+        self.tile_s = self.tile_mb = 0.0  # what a tile takes; 0: not known yet
         image.opened.connect(self._begin)
         image.shut.connect(self._shut)
 
@@ -68,19 +66,24 @@ class Encoding(QObject):
             self._looking, self._looked_s = True, time.monotonic()
             scene = self._image.scene
             self._image.ask(
-                "ready", {}, lambda answer: self._seen(answer, scene), lambda *_: self._seen(None, scene)
+                "ready",
+                {},
+                lambda answer: self._seen(answer, scene),
+                lambda *_: self._seen(None, scene),
             )
 
     def _begin(self, _answer):
         self._looking = False
         self.look()
-        scene = self._image.scene
+        scene, self.tile_s = self._image.scene, 0.0
         self._image.ask("plan", {}, lambda plan: self._plan(plan, scene))
 
     def _plan(self, plan, scene):
         if scene == self._image.scene:
             self._image.quick = plan["tile_s"] <= QUICK_S
-            self.planned.emit(plan["seconds"], plan["megabytes"])
+            self.tile_s = plan["tile_s"]
+            self.tile_mb = plan["megabytes"] / max(plan["missing"], 1)
+            self.look()
 
     def _shut(self, _why):
         self._looking = False

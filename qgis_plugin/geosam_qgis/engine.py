@@ -9,6 +9,8 @@ import time
 
 from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyqtSignal
 
+from .words import tr
+
 PROTOCOL = 1
 TAIL_BYTES = 8192  # of the engine's log that are kept for reports
 CLOSING_MS = 2000
@@ -37,7 +39,7 @@ class Engine(QObject):
 
     Signals:
         ready: it answered hello; a dict with its version.
-        gone: it ended or could not be started; the reason, with the end of its log.
+        gone: it ended or could not be started; why, and on further lines the end of its log.
         said: a line of its log.
     """
 
@@ -100,7 +102,9 @@ class Engine(QObject):
         number = self._number
         self._calls[number] = Call(op, done, failed, progress)
         if self._process is None:
-            QTimer.singleShot(0, lambda: self._fail(number, "EngineGone", "The engine is not running."))
+            QTimer.singleShot(
+                0, lambda: self._fail(number, "EngineGone", tr("The engine is not running."))
+            )
             return number
         line = json.dumps({"id": number, "op": op, **given}).encode("utf-8") + b"\n"
         self._process.write(line)
@@ -139,17 +143,25 @@ class Engine(QObject):
             self._process.kill()
 
     def _read(self):
-        self._rest += bytes(self._process.readAllStandardOutput())
-        while b"\n" in self._rest:  # what is left, even by a callback that fails, stays in order
+        if self._process is not None:
+            self._rest += bytes(self._process.readAllStandardOutput())
+        while b"\n" in self._rest:
             line, self._rest = self._rest.split(b"\n", 1)
             try:
-                message = json.loads(line)
-            except ValueError:
-                message = None
-            if isinstance(message, dict):
-                self._take(message)
-            else:
-                self.said.emit("not understood: " + line[:200].decode("utf-8", "replace"))
+                self._hear(line)
+            except Exception:  # a callback's fault is reported, and holds up no other answer
+                QTimer.singleShot(0, self._read)
+                raise
+
+    def _hear(self, line):
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if isinstance(message, dict):
+            self._take(message)
+        else:
+            self.said.emit("not understood: " + line[:200].decode("utf-8", "replace"))
 
     def _take(self, message):
         number = message.get("id")
@@ -192,17 +204,22 @@ class Engine(QObject):
         self._watch.stop()
         process.deleteLater()
         for number in list(self._calls):
-            self._fail(number, "EngineGone", "The engine ended.")
+            self._fail(number, "EngineGone", tr("The engine ended."))
         if not self._closing:
-            what = "could not be started" if code is None else "ended with code {}".format(code)
-            self.gone.emit("{} {}.\n{}".format(self.command[0], what, self.tail).strip())
+            if code is None:
+                why = tr("{} could not be started").format(self.command[0])
+            else:
+                why = tr("code {}").format(code)
+            self.gone.emit(f"{why}\n{self.tail}".strip())
 
     def _check_time(self):
         now = time.monotonic()
         for number, call in list(self._calls.items()):
             limit_s = TIMEOUTS_S.get(call.op)
             if limit_s and now - call.began_s > limit_s:
-                self._fail(number, "Timeout", "No answer to {} in {} s.".format(call.op, limit_s))
+                self._fail(
+                    number, "Timeout", tr("No answer to {} in {} s.").format(call.op, limit_s)
+                )
 
 
 def clean_environment():

@@ -16,7 +16,9 @@ class FieldsWindow(QDialog):
         self._layer = layer
         self.boxes = {}
         rows = QVBoxLayout(self)
-        note = QLabel(tr("Which field takes what an outline says of itself? An empty choice leaves it out."))
+        note = QLabel(
+            tr("Which field takes what an outline says of itself? An empty choice leaves it out.")
+        )
         note.setWordWrap(True)
         rows.addWidget(note)
         form = QFormLayout()

@@ -38,7 +38,7 @@ class Image(QObject):
         return self.scene is not None
 
     def open(self, layer, model):
-        """Open a raster layer with a model, in place of the one before; `opened` or `shut` follows."""
+        """Open a raster layer with a model, in place of the last; `opened` or `shut` follows."""
         self.close()
         if layer is None or self.engine is None or not self.engine.is_running:
             self.shut.emit("")

@@ -78,12 +78,15 @@ class PromptTool(QgsMapTool):
                 self.clicked.emit(point.x(), point.y(), 1)
 
     def keyPressEvent(self, event):
+        """Do what a key of ours means.
+
+        The event is left as not accepted, as QGIS's own tools do: after an accepted Backspace QGIS
+        deletes what is selected in the active layer.
+        """
+        event.ignore()
         wish = self._wish(event)
         if wish:
-            event.accept()
             self.wanted.emit(wish)
-        else:
-            event.ignore()
 
     def eventFilter(self, watched, event):
         """Keep QGIS's shortcuts from taking our keys, and notice the mouse's coming and going."""
@@ -102,6 +105,9 @@ class PromptTool(QgsMapTool):
 
     @staticmethod
     def _wish(event):
-        if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier != Qt.KeyboardModifier.NoModifier:
+        if (
+            event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+            != Qt.KeyboardModifier.NoModifier
+        ):
             return None
         return KEYS.get(event.key())

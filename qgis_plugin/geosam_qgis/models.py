@@ -46,7 +46,9 @@ class Models(QObject):
         self._sizes = {model["name"]: model["size_mb"] for model in answer["models"]}
         self._box.clear()
         for name, ready in self._ready.items():
-            words = name if ready else tr("{} (to fetch, {:.0f} MB)").format(name, self._sizes[name])
+            words = (
+                name if ready else tr("{} (to fetch, {:.0f} MB)").format(name, self._sizes[name])
+            )
             self._box.addItem(words, name)
         self._show()
 

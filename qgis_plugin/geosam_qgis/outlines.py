@@ -7,7 +7,7 @@ from qgis.PyQt.QtGui import QColor
 
 POLYGON = QgsWkbTypes.GeometryType.PolygonGeometry
 HOVER, CASING = QColor("#ffe600"), QColor(20, 20, 20, 200)  # seen over leaves, roofs and snow
-BOX, READY = QColor("#00b7ff"), QColor(0, 183, 255, 150)
+BOX, READY = QColor("#00b7ff"), QColor(0, 150, 255, 220)
 ON, BESIDE = QColor("#1a9641"), QColor("#d7191c")
 WHITE = QColor("#ffffff")
 NOTHING = QColor(0, 0, 0, 0)
@@ -19,7 +19,7 @@ class Outlines(QObject):
     def __init__(self, canvas):
         super().__init__(canvas)
         self._canvas = canvas
-        self._ready = self._band(READY, 2, fill=QColor(0, 183, 255, 14))
+        self._ready = self._band(READY, 2, fill=QColor(0, 150, 255, 22))
         self._draft = self._band(QColor("#ff7f0e"), 3, casing=WHITE)
         self._box = self._band(BOX, 2, fill=NOTHING, casing=CASING)
         self._hover = self._band(HOVER, 2, fill=NOTHING, casing=CASING)
@@ -89,7 +89,7 @@ class Outlines(QObject):
         self._shown = {}
 
     def shown(self, what):
-        """The geometry shown as "hover", "draft", "ready" or "box", in its own CRS; None if none."""
+        """The geometry shown as "hover", "draft", "ready" or "box", in its own CRS, or None."""
         geometry, _ = self._shown.get(getattr(self, "_" + what), (None, None))
         return geometry
 

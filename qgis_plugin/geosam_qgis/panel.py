@@ -41,7 +41,6 @@ class Panel(QObject):
         self._canvas = iface.mapCanvas()
         self._command = command
         self._save_soon = False  # asked for while the outline is still on its way
-        self._counts, self._plan = "", ""
         self.engine = None
         self.dock = Dock(iface.mainWindow())
         self.tool = PromptTool(self._canvas)
@@ -50,9 +49,7 @@ class Panel(QObject):
         self.models = Models(self.dock.model, self)
         self.encoding = Encoding(self.image, self.outlines)
         self.outlining = Outlining(self.image, self.outlines, self._canvas, self.shape)
-        self.hovering = Hovering(
-            self.image, self.outlines, self.outlining.draft_with, self.shape
-        )
+        self.hovering = Hovering(self.image, self.outlines, self.outlining.draft_with, self.shape)
         self.saving = Saving(self.dock, iface, self)
         self._connect_dock()
         self._connect_parts()
@@ -98,7 +95,6 @@ class Panel(QObject):
         self.encoding.progressed.connect(self.dock.show_progress)
         self.encoding.ended.connect(self._encoded)
         self.encoding.counted.connect(self._counted)
-        self.encoding.planned.connect(self._planned)
         self.outlining.prompted.connect(self._prompted)
         self.outlining.answered.connect(self._answered)
         self.outlining.failed.connect(self.dock.object_state.setText)
@@ -167,7 +163,9 @@ class Panel(QObject):
         self._engine_says(tr("The engine stopped. Prompts are kept."), button=tr("Restart"))
         QgsMessageLog.logMessage(why, "geosam", Qgis.MessageLevel.Critical)
         bar = self._iface.messageBar()
-        note = bar.createMessage("geosam", tr("The engine stopped: {}").format(why.splitlines()[0]))
+        note = bar.createMessage(
+            "geosam", tr("The engine stopped ({}).").format(why.splitlines()[0])
+        )
         button = QPushButton(tr("Restart"))
         button.clicked.connect(lambda: (bar.popWidget(note), self.start()))
         note.layout().addWidget(button)
@@ -198,11 +196,9 @@ class Panel(QObject):
         self.image.open(self.dock.raster.currentLayer(), self.models.name)
 
     def _opened(self, _answer):
-        self._counts = self._plan = ""
         self.saving.crs = self.image.crs
 
     def _shut(self, why):
-        self._counts = self._plan = ""
         self.dock.image_state.setText(why)
 
     def _ask_for_export(self):
@@ -260,19 +256,13 @@ class Panel(QObject):
             self._warn(why)
 
     def _counted(self, done, total):
-        self._counts = tr("{} of {} tiles encoded").format(done, total)
-        self._plan = self._plan if done < total else ""
-        self._image_says()
-
-    def _planned(self, seconds, megabytes):
-        if seconds > 0:
-            self._plan = tr("The rest takes {} and {:.0f} MB.").format(
-                duration(seconds), megabytes
+        words = tr("{} of {} tiles encoded").format(done, total)
+        if self.encoding.tile_s and done < total and not self.encoding.is_running:
+            words += tr(". The rest takes {} and {:.0f} MB.").format(
+                duration(self.encoding.tile_s * (total - done)),
+                self.encoding.tile_mb * (total - done),
             )
-            self._image_says()
-
-    def _image_says(self):
-        self.dock.image_state.setText(". ".join(filter(None, (self._counts, self._plan))))
+        self.dock.image_state.setText(words)
 
     def _cancel(self):
         self.encoding.cancel()

@@ -67,9 +67,7 @@ def export(layer, settings, path, done, failed):
     if os.path.exists(path):
         failed(tr("{} exists already. Choose another name.").format(path))
         return
-    to_layer = QgsCoordinateTransform(
-        settings.destinationCrs(), layer.crs(), QgsProject.instance()
-    )
+    to_layer = QgsCoordinateTransform(settings.destinationCrs(), layer.crs(), QgsProject.instance())
     extent = to_layer.transformBoundingBox(settings.visibleExtent()).intersect(layer.extent())
     if extent.isEmpty():
         failed(tr("The map shows nothing of {}.").format(layer.name()))
@@ -78,10 +76,13 @@ def export(layer, settings, path, done, failed):
     step = max(extent.width() / wide, extent.height() / high)
     step = max(step, extent.width() / LARGEST_PX, extent.height() / LARGEST_PX)
     columns, rows = max(1, round(extent.width() / step)), max(1, round(extent.height() / step))
+    pipe = QgsRasterPipe()
+    pipe.set(layer.dataProvider().clone())
+    pipe.set(layer.renderer().clone())
     writer = QgsRasterFileWriter(path)
     writer.setOutputFormat("GTiff")
     task = QgsRasterFileWriterTask(
-        writer, QgsRasterPipe(layer.pipe()), columns, rows, extent, layer.crs(),
+        writer, pipe, columns, rows, extent, layer.crs(),
         QgsProject.instance().transformContext(),
     )  # fmt: skip
     task.writeComplete.connect(lambda _path: done(path))

@@ -120,11 +120,24 @@ class Saving(QObject):
         self._dock.fields.setEnabled(self.layer is not None)
 
     def _class_changed(self, name):
+        self._show_swatch(name)
         colour = QColor(self._classes.get(name.strip()) or next_colour(self._classes))
         self._dock.colour.blockSignals(True)
         self._dock.colour.setColor(colour)
         self._dock.colour.blockSignals(False)
         self.coloured.emit(colour)
+
+    def _show_swatch(self, name):
+        """A typed name has the swatch of its class, or none yet."""
+        box, index = self._dock.kind, self._dock.kind.findText(name.strip())
+        if box.currentIndex() != index:
+            edit = box.lineEdit()
+            cursor = edit.cursorPosition()
+            box.blockSignals(True)
+            box.setCurrentIndex(index)
+            box.setEditText(name)
+            box.blockSignals(False)
+            edit.setCursorPosition(cursor)
 
     def _colour_changed(self, colour):
         name = self._dock.kind.currentText().strip()
@@ -137,6 +150,7 @@ class Saving(QObject):
     def _add_class(self, name):
         self._classes[name] = self._dock.colour.color().name()
         self._dock.kind.addItem(_swatch(self._classes[name]), name)
+        self._show_swatch(name)
         self._keep()
 
     def _keep(self):

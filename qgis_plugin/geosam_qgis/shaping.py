@@ -36,7 +36,9 @@ class Shape(namedtuple("Shape", "simplify_m min_area_m2 holes_m2 square")):
         if geometry is None:
             return dict(polygon, geometry=None)
         given = geometry.area()
-        m2 = polygon["area_m2"] / given if given and polygon["area_m2"] else 1.0  # a unit of the CRS
+        m2 = (
+            polygon["area_m2"] / given if given and polygon["area_m2"] else 1.0
+        )  # a unit of the CRS
         limit_m2 = TINY_HOLE_PX * pixel_m2 if self.holes_m2 is None else self.holes_m2
         if limit_m2 > 0:
             geometry = geometry.removeInteriorRings(limit_m2 / m2)

@@ -1,4 +1,4 @@
-"""The layer that polygons are saved to: a new GeoPackage, or any polygon layer that can be edited."""
+"""The layer that polygons are saved to: a new GeoPackage, or any polygon layer."""
 
 import datetime
 import json
@@ -62,7 +62,7 @@ def new_geopackage(path, crs, name="objects"):
     del writer  # which closes the file
     if failed != QgsVectorFileWriter.WriterError.NoError:
         raise NotSaved(tr("{} cannot be written: {}").format(path, message))
-    return QgsVectorLayer("{}|layername={}".format(path, name), name, "ogr")
+    return QgsVectorLayer(f"{path}|layername={name}", name, "ogr")
 
 
 def mapping_of(layer):

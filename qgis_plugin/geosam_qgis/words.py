@@ -10,8 +10,8 @@ def tr(text):
 
 def duration(seconds):
     """Seconds as minutes and seconds."""
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    return "{}:{:02d}".format(minutes, seconds)
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"
 
 
 def outline_facts(polygon):
@@ -21,7 +21,7 @@ def outline_facts(polygon):
             return tr("This is outside the raster.")
         return tr("Nothing found here.")
     area = polygon["area_m2"]
-    size = "{:,.1f} m²".format(area) if area < 10000 else "{:,.2f} ha".format(area / 10000)
+    size = f"{area:,.1f} m²" if area < 10000 else f"{area / 10000:,.2f} ha"
     words = [tr("{}, score {:.2f}").format(size, polygon["score"])]
     if polygon["status"] == "truncated":
         words.append(tr("The object goes on beyond what the model saw."))
