@@ -10,7 +10,7 @@ from zarr.abc.store import Store
 from tiles import FeatureStore, Tile
 from tiles.store import Features, Status, Validity
 
-KEPT = 128  # of four kinds; the largest are features of 1 to 4 MB
+KEPT_BYTES = 64_000_000  # 40 tiles of nano, 7 of SAM 2.1
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ class RecentTiles(FeatureStore):
     def __init__(self, path: str | Path, store: Store, attributes: Mapping[str, Any]) -> None:
         super().__init__(path, store, attributes)
         self._kept: OrderedDict[tuple[str, Tile], Any] = OrderedDict()
+        self._bytes = 0
 
     def __getitem__(self, tile: Tile) -> Features:
         """The features of a tile; see `FeatureStore`."""
@@ -48,8 +49,10 @@ class RecentTiles(FeatureStore):
             if what == "status" and found == "missing":
                 return found
             self._kept[what, tile] = found
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._bytes += getattr(found, "nbytes", 0)
+            while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= getattr(oldest, "nbytes", 0)
         self._kept.move_to_end((what, tile))
         known: T = self._kept[what, tile]
         return known

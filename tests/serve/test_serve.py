@@ -364,3 +364,14 @@ def test_tiles_that_were_read_stay_in_memory_and_missing_ones_are_looked_up_agai
     np.testing.assert_array_equal(whole, scene.store.whole(tile))
     shutil.rmtree(store.path)
     assert store[tile] is features and store.valid(tile) is valid and store.whole(tile) is whole
+
+
+def test_only_so_many_tiles_stay_in_memory(model, raster, monkeypatch):
+    store = RecentTiles.open(Scene.open(model, raster).store.path)
+    Scene.open(model, raster).ensure(store.grid(1))
+    first, second, *_ = store.grid(1)
+    monkeypatch.setattr("geosam.serve.recent.KEPT_BYTES", store.valid(first).nbytes)
+    kept = store.valid(first)
+    assert store.valid(first) is kept
+    store.valid(second)
+    assert store.valid(first) is not kept
