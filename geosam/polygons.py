@@ -79,12 +79,16 @@ def vectorize(
         RasterError: If the raster cannot be opened, or does not lie anywhere.
         ValueError: If `min_area_m2` or `simplify_m` is negative.
     """
-    for name, value in (("min_area_m2", min_area_m2), ("simplify_m", simplify_m or 0.0)):
-        if not 0 <= value < np.inf:
-            raise ValueError(f"{name}: {value} (expected 0 or a positive number).")
+    _check_limits(min_area_m2, simplify_m)
     if isinstance(masks, str | Path):
         return _of_labels(masks, min_area_m2, simplify_m or 0.0, progress)
     return _of_masks(masks, min_area_m2, simplify_m, progress)
+
+
+def _check_limits(min_area_m2: float, simplify_m: float | None) -> None:
+    for name, value in (("min_area_m2", min_area_m2), ("simplify_m", simplify_m or 0.0)):
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{name}: {value} (expected 0 or a positive number).")
 
 
 def outline(mask: Mask, simplify_m: float | None = None) -> MultiPolygon:
@@ -112,15 +116,22 @@ def outline_cells(
     return cells if valid is None else _cut(cells, valid, valid.shape[0] // logits.shape[0])
 
 
-def _of_masks(
+def records(
     masks: Iterable[Mask],
-    min_area_m2: float,
-    simplify_m: float | None,
-    progress: Progress | None,
-) -> geopandas.GeoDataFrame:
+    *,
+    min_area_m2: float = 0.0,
+    simplify_m: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[dict[str, Any]], CRS | None]:
+    """The rows of `vectorize`, without the table, which takes longer to make than one polygon.
+
+    Returns:
+        A dict each mask, with `geometry` beside the columns; and the CRS, None without masks.
+    """
+    _check_limits(min_area_m2, simplify_m)
     total = length_hint(masks)
     crs: CRS | None = None
-    rows: list[tuple[object, ...]] = []
+    rows: list[dict[str, Any]] = []
     outlines: list[MultiPolygon] = []
     for done, mask in enumerate(masks, start=1):
         crs = crs or mask.frame.crs
@@ -131,17 +142,30 @@ def _of_masks(
             )
         quality = (mask.score, mask.stability, np.nan)
         origin = (mask.tile, mask.scale, mask.candidate)
-        rows.append((mask.prompt_id, mask.status, *quality, *origin))
+        values = (mask.prompt_id, mask.status, *quality, *origin)
+        rows.append(dict(zip(_COLUMNS, values, strict=True)))
         outlines.append(outline(mask, simplify_m))
         if progress:
             progress(done, total)
     parts, owners = shapely.get_parts(np.array(outlines, object), return_index=True)
     geometries, areas = _gather(parts, owners, len(rows), crs, min_area_m2)
+    for row, geometry, area in zip(rows, geometries, areas.tolist(), strict=True):
+        row.update(area_m2=area, geometry=geometry)
+        if area == 0:
+            row.update(score=np.nan, stability=np.nan)
+            row["status"] = row["status"] if row["status"] in NOTHING else "empty"
+    return rows, crs
+
+
+def _of_masks(
+    masks: Iterable[Mask],
+    min_area_m2: float,
+    simplify_m: float | None,
+    progress: Progress | None,
+) -> geopandas.GeoDataFrame:
+    rows, crs = records(masks, min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress)
+    geometries = [row.pop("geometry") for row in rows]
     table = pandas.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
-    table["area_m2"] = areas
-    nothing = areas == 0
-    table.loc[nothing, ["score", "stability"]] = np.nan
-    table.loc[nothing & ~table["status"].isin(NOTHING), "status"] = "empty"
     return geopandas.GeoDataFrame(table, geometry=geometries, crs=crs)
 
 

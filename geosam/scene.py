@@ -59,6 +59,10 @@ class Scene:
         """This scene, whose missing tiles are not encoded when they are needed."""
         return Scene(self.model, self.store, self.recipe, self._raster, encodes=False)
 
+    def over(self, store: FeatureStore) -> "Scene":
+        """This scene, whose features are read through another store object of the same path."""
+        return Scene(self.model, store, self.recipe, self._raster, encodes=self._encodes)
+
     @classmethod
     def open(
         cls,

@@ -10,20 +10,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+import shapely
+from shapely.geometry import mapping
 
 from geosam import __version__
 from geosam.decode import CLICK_SCALES, decode
 from geosam.download import pull
 from geosam.errors import ProtocolError
 from geosam.masks import Mask
-from geosam.polygons import vectorize
+from geosam.polygons import records
 from geosam.protocol import FILL, Model, TilePrompt
 from geosam.registry import PUBLISHED, published
 from geosam.scene import check_scales
-from geosam.serve.places import outward, tiles_in
+from geosam.serve.places import outward, stored_area, tiles_in
 from geosam.serve.session import Opened, Session, tile_counts
 from geosam.serve.tasks import Task
-from geosam.serve.values import area_of, arguments, crs_of, polygons, prompt_set, rings
+from geosam.serve.values import area_of, arguments, crs_of, plain, prompt_set
 from tiles import StoreIncomplete
 
 PROTOCOL = 1
@@ -190,14 +192,17 @@ class Operations:
         own.ensure(missing, task.progress)
         return {"encoded": len(missing), "grids": tile_counts(own.store)}
 
-    def tiles(self, _task: Task, *, scene: str, scale: float = 1.0) -> Answer:
-        """Outlines of the tiles that are encoded."""
-        opened = self._session.opened(scene)
-        (chosen,) = check_scales(opened.scene, [scale])
-        store = opened.scene.store
-        missing = {tile.index for tile in store.missing(chosen)}
-        done = [tile for tile in store.grid(chosen) if tile.index not in missing]
-        return {"tiles": rings(done, opened.scene.frame)}
+    def ready(self, _task: Task, *, scene: str) -> Answer:
+        """Where a lone click is answered without encoding."""
+        place = self._session.opened(scene).scene
+        store = place.store
+        usual = [scale for scale in store.scales if scale in CLICK_SCALES]
+        area = stored_area(store, usual or [store.scales[-1]])
+        world = shapely.transform(area, place.frame.to_world)
+        return {
+            "area": None if world.is_empty else mapping(world),
+            "grids": tile_counts(store),
+        }
 
     def segment(
         self, task: Task, *, scene: str, prompts: list[Geometry], crs: str | None = None,
@@ -246,7 +251,8 @@ class Operations:
     def _vectorized(
         self, masks: list[Mask], handles: list[str], min_area_m2: float, simplify_m: float | None
     ) -> Answer:
-        rows = polygons(vectorize(masks, min_area_m2=min_area_m2, simplify_m=simplify_m))
+        found, _ = records(masks, min_area_m2=min_area_m2, simplify_m=simplify_m)
+        rows = [plain(record) for record in found]
         for row, handle in zip(rows, handles, strict=False):  # a preview keeps none
             row["mask"] = handle
         return {"polygons": rows}

@@ -8,7 +8,7 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from geosam.scene import Scene
-from tiles import Frame, Tile
+from tiles import FeatureStore, Frame, Tile
 
 OUTLINE_STEPS = 64  # pieces that an area's longer side is cut into before reprojection
 
@@ -38,11 +38,27 @@ def tiles_in(
 
 
 def outward(tiles: Sequence[Tile], view: tuple[float, float]) -> list[Tile]:
-    """Tiles by their distance from where the user looks, in raster px; finer ones last."""
-    centres = np.array([edges(tile) for tile in tiles], np.float64).reshape(-1, 2, 2).mean(1)
-    distance = np.abs(centres - view).max(1) if len(tiles) else np.empty(0)
-    ranks = np.argsort(distance, kind="stable")
-    return [tiles[i] for i in ranks]
+    """Tiles by how far their cores are from where the user looks, in raster px; coarser ones first.
+
+    So the place where clicks are answered at once, which needs tiles of several scales, grows from
+    the view outward.
+    """
+    cores = np.array([edges(tile) for tile in tiles], np.float64).reshape(-1, 2, 2)
+    distance = np.maximum(cores[:, 0] - view, view - cores[:, 1]).max(1).clip(0)
+    coarseness = np.array([-tile.scale for tile in tiles])
+    return [tiles[i] for i in np.lexsort((coarseness, distance))]
+
+
+def stored_area(store: FeatureStore, scales: Sequence[float]) -> BaseGeometry:
+    """Where a store has tiles of all of some scales: polygons, in raster px; maybe none."""
+    areas = []
+    for scale in scales:
+        missing = {tile.index for tile in store.missing(scale)}
+        cores = [edges(tile) for tile in store.grid(scale) if tile.index not in missing]
+        boxes = shapely.box(*np.array(cores, np.float64).reshape(-1, 4).T)
+        areas.append(shapely.coverage_union_all(boxes))
+    common = shapely.intersection_all(areas)
+    return shapely.simplify(common, 0)  # drops the corners of single tiles along an edge
 
 
 def edges(tile: Tile) -> tuple[int, int, int, int]:

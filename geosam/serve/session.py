@@ -10,6 +10,7 @@ from geosam.errors import ProtocolError
 from geosam.masks import Mask
 from geosam.protocol import Model
 from geosam.scene import Scene
+from geosam.serve.recent import RecentTiles
 from tiles import FeatureStore
 
 KEPT_MASKS = 500  # of the last ones, about 65 kB each for nano
@@ -57,6 +58,7 @@ class Session:
     ) -> tuple[str, Opened]:
         """Open a raster; its handle."""
         scene = Scene.open(model, raster, store=store, bands=bands)
+        scene = scene.over(RecentTiles.open(scene.store.path))
         opened = Opened(model, raster, None if bands is None else tuple(bands), scene)
         handle = f"scene{next(self._numbers)}"
         self._scenes[handle] = opened

@@ -1,4 +1,4 @@
-"""Values of the protocol: prompts, areas, parameters in; polygons and outlines out."""
+"""Values of the protocol: prompts, areas, parameters in; polygons out."""
 
 import inspect
 import types
@@ -6,7 +6,6 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from pyproj import CRS
@@ -16,7 +15,6 @@ from shapely.geometry.base import BaseGeometry
 
 from geosam.errors import ProtocolError
 from geosam.prompts import Prompt, PromptSet
-from tiles import Frame, Tile
 
 _NUMBERS = (int, float)
 _PARTS = ("id", "points", "labels", "box", "mask")
@@ -120,29 +118,12 @@ def crs_of(text: str | None) -> CRS | None:
         ) from error
 
 
-def polygons(table: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as JSON values; a geometry is GeoJSON's in the table's CRS, NaN is null."""
-    columns = [name for name in table.columns if name != table.geometry.name]
-    return [
-        {
-            **{name: _plain(getattr(row, name)) for name in columns},
-            "geometry": None if row.geometry is None else mapping(row.geometry),
-        }
-        for row in table.itertuples(index=False)
-    ]
-
-
-def rings(tiles: Sequence[Tile], frame: Frame) -> list[dict[str, Any]]:
-    """Outlines of the tiles' cores: a closed ring each, in the frame's CRS."""
-    outlines = []
-    for tile in tiles:
-        core = tile.core
-        corners = [
-            (core.col, core.row), (core.right, core.row), (core.right, core.bottom),
-            (core.col, core.bottom), (core.col, core.row),
-        ]  # fmt: skip
-        outlines.append({"scale": tile.scale, "ring": frame.to_world(corners).tolist()})
-    return outlines
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A polygon's record as JSON values; the geometry is GeoJSON's, NaN is null."""
+    return {
+        **{name: _plain(value) for name, value in record.items()},
+        "geometry": None if record["geometry"] is None else mapping(record["geometry"]),
+    }
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # a table's cell

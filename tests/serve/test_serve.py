@@ -3,15 +3,19 @@
 import json
 import os
 import queue
+import shutil
 import threading
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from pyproj import Transformer
-from shapely.geometry import shape
+from shapely.geometry import Point, Polygon, box, shape
 
 from geosam.prompts import PromptSet
+from geosam.scene import Scene
+from geosam.serve.places import edges, outward
+from geosam.serve.recent import RecentTiles
 from geosam.serve.server import serve
 from geosam.verbs import segment
 from tests.fakes import FloodModel, discs, write_raster
@@ -210,12 +214,11 @@ def test_plan_encode_and_tiles_agree(client, model, raster):
     assert client.events[-1]["done"] == client.events[-1]["total"] == plan["tiles"]
     assert client.ask("plan", scene=scene)["missing"] == 0
     assert client.ask("encode", scene=scene)["encoded"] == 0
-    tiles = client.ask("tiles", scene=scene, scale=1)["tiles"]
-    grid = next(grid for grid in done["grids"] if grid["scale"] == 1)
-    assert len(tiles) == grid["tiles"] == grid["done"]
-    assert (
-        sum(shape({"type": "Polygon", "coordinates": [t["ring"]]}).area for t in tiles) == 400 * 420
-    )
+    ready = client.ask("ready", scene=scene)
+    assert ready["grids"] == done["grids"]
+    assert sum(grid["done"] for grid in done["grids"] if grid["scale"] >= 0.5) == plan["tiles"]
+    area = shape(ready["area"])
+    assert area.equals(box(*opened["bounds"])) and len(area.exterior.coords) == 5
 
 
 def test_an_area_is_encoded_from_the_view_outward(client, model, raster):
@@ -228,9 +231,44 @@ def test_an_area_is_encoded_from_the_view_outward(client, model, raster):
     part = client.ask("plan", scene=scene, area=left, scales=[1])
     assert 0 < part["tiles"] < whole["tiles"]
     client.ask("encode", scene=scene, area=left, crs=CRS, scales=[1], view=[500_000, 4_999_610])
-    tiles = client.ask("tiles", scene=scene)["tiles"]
-    assert len(tiles) == part["tiles"]
-    assert all(min(x for x, _ in tile["ring"]) < 500_100 for tile in tiles)
+    ready = client.ask("ready", scene=scene)
+    assert [g["done"] for g in ready["grids"] if g["scale"] == 1] == [part["tiles"]]
+    assert ready["area"] is None  # a click is tried at other scales too
+    client.ask("encode", scene=scene, area=left)
+    area = shape(client.ask("ready", scene=scene)["area"])
+    assert area.covers(shape(left)) and area.bounds[2] < 500_420
+
+
+def test_where_a_click_is_answered_at_once_is_ready(client, model, raster):
+    scene = client.ask("open", raster=raster)["scene"]
+    left = {"type": "Polygon", "coordinates": [[
+        [500_010, 4_999_900], [500_020, 4_999_900], [500_020, 4_999_910], [500_010, 4_999_900],
+    ]]}  # fmt: skip
+    client.ask("encode", scene=scene, area=left)
+    area = shape(client.ask("ready", scene=scene)["area"])
+    x, y = area.bounds[0] + 1, area.bounds[3] - 1
+    beyond = area.bounds[2] + 1
+    assert 500_020 <= area.bounds[2] < 500_420
+    shown = [
+        client.ask("preview", scene=scene, prompt={"id": "a", "points": [[at, y]]})["encoded"]
+        for at in (x, beyond)
+    ]
+    assert shown == [True, False]
+
+
+def test_where_clicks_are_answered_grows_from_the_view_outward(model, raster):
+    scene = Scene.open(model, raster)
+    tiles = [tile for scale in (0.5, 1, 2) for tile in scene.store.grid(scale)]
+    order = outward(tiles, (410.0, 10.0))
+    assert len(order) == len(tiles)
+    seen = dict.fromkeys((0.5, 1, 2), Polygon())
+    for tile in order:
+        core = box(*edges(tile))
+        way = max(410 - core.bounds[2], core.bounds[1] - 10, 0)  # the raster's corner is near
+        near = box(410 - way, 10 - way, 410 + way, 10 + way) & box(0, 0, 420, 400)
+        assert all(area.covers(near) for area in seen.values()) or way == 0
+        seen[tile.scale] = seen[tile.scale].union(core)
+    assert box(*edges(order[0])).covers(Point(410, 10)) and order[0].scale == 2
 
 
 def test_a_click_is_answered_while_a_scene_is_encoded_and_encoding_can_be_cancelled(raster):
@@ -239,7 +277,7 @@ def test_a_click_is_answered_while_a_scene_is_encoded_and_encoding_can_be_cancel
         scene = client.ask("open", raster=raster)["scene"]
         encoding = client.send("encode", scene=scene)
         assert model.begun.wait(10)
-        assert client.ask("tiles", scene=scene)["tiles"] == []  # the other lane
+        assert client.ask("ready", scene=scene)["area"] is None  # the other lane
         assert client.ask("cancel", request=encoding) == {"cancelled": True}
         model.go.set()
         assert client.answer(encoding)["error"] == {"type": "Cancelled", "message": "cancelled"}
@@ -262,7 +300,7 @@ def test_self_test_reports_on_the_model(client):
         ({"op": "open", "raster": "a.tif", "bandz": [1]}, "'bandz'"),
         ({"op": "open", "raster": "a.tif", "bands": [1, "2"]}, "bands is [1, '2']"),
         ({"op": "segment", "scene": "scene9", "prompts": []}, "Scene 'scene9': not open"),
-        ({"op": "tiles", "scene": "s", "scale": True}, "scale is True (expected float)"),
+        ({"op": "segment", "scene": "s", "prompts": [], "simplify_m": True}, "simplify_m is True"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused_by_name(client, given, words):
@@ -311,3 +349,29 @@ def test_lines_that_are_no_requests_are_answered_and_survived(client):
     client.raw(b"\n")
     client.ask("hello", protocol=1)
     assert client.answer(None)["error"]["type"] == "ProtocolError"
+
+
+def test_tiles_that_were_read_stay_in_memory_and_missing_ones_are_looked_up_again(model, raster):
+    scene = Scene.open(model, raster)
+    store = RecentTiles.open(scene.store.path)
+    tile = next(iter(store.grid(1)))
+    assert store.status(tile) == "missing"
+    scene.ensure([tile])
+    assert store.status(tile) == "done"
+    features, valid, whole = store[tile], store.valid(tile), store.whole(tile)
+    np.testing.assert_array_equal(features, scene.store[tile])
+    np.testing.assert_array_equal(valid, scene.store.valid(tile))
+    np.testing.assert_array_equal(whole, scene.store.whole(tile))
+    shutil.rmtree(store.path)
+    assert store[tile] is features and store.valid(tile) is valid and store.whole(tile) is whole
+
+
+def test_only_so_many_tiles_stay_in_memory(model, raster, monkeypatch):
+    store = RecentTiles.open(Scene.open(model, raster).store.path)
+    Scene.open(model, raster).ensure(store.grid(1))
+    first, second, *_ = store.grid(1)
+    monkeypatch.setattr("geosam.serve.recent.KEPT_BYTES", store.valid(first).nbytes)
+    kept = store.valid(first)
+    assert store.valid(first) is kept
+    store.valid(second)
+    assert store.valid(first) is not kept

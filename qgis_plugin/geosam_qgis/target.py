@@ -1,0 +1,151 @@
+"""The layer that polygons are saved to: a new GeoPackage, or any polygon layer."""
+
+import datetime
+import json
+import os
+
+from qgis.core import (
+    NULL,
+    QgsCoordinateTransform,
+    QgsCsException,
+    QgsField,
+    QgsFields,
+    QgsGeometry,
+    QgsProject,
+    QgsVectorFileWriter,
+    QgsVectorLayer,
+    QgsVectorLayerUtils,
+    QgsWkbTypes,
+)
+from qgis.PyQt.QtCore import QVariant
+
+from .words import tr
+
+# What a saved polygon says of itself: field, kind, length.
+FIELDS = (
+    ("class", QVariant.String, 80),
+    ("score", QVariant.Double, 0),
+    ("area_m2", QVariant.Double, 0),
+    ("model", QVariant.String, 80),
+    ("source", QVariant.String, 254),
+    ("status", QVariant.String, 20),
+    ("prompts", QVariant.String, 0),
+    ("saved_at", QVariant.String, 32),
+)
+CHOSEN = "geosam/fields"  # where a layer keeps which of its fields take which value
+
+
+class NotSaved(Exception):
+    """A polygon that could not be saved; the message says why."""
+
+
+def new_geopackage(path, crs, name="objects"):
+    """A new GeoPackage with one polygon layer of our fields, added to nothing yet.
+
+    Raises:
+        NotSaved: the file exists, or cannot be written.
+    """
+    if os.path.exists(path):
+        raise NotSaved(
+            tr("{} exists already. Choose another name, or open it as a layer.").format(path)
+        )
+    fields = QgsFields()
+    for field, kind, length in FIELDS:
+        fields.append(QgsField(field, kind, len=length))
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName, options.layerName = "GPKG", name
+    writer = QgsVectorFileWriter.create(
+        path, fields, QgsWkbTypes.Type.MultiPolygon, crs,
+        QgsProject.instance().transformContext(), options,
+    )  # fmt: skip
+    failed, message = writer.hasError(), writer.errorMessage()
+    del writer  # which closes the file
+    if failed != QgsVectorFileWriter.WriterError.NoError:
+        raise NotSaved(tr("{} cannot be written: {}").format(path, message))
+    return QgsVectorLayer(f"{path}|layername={name}", name, "ogr")
+
+
+def mapping_of(layer):
+    """Which of our values go to which field of a layer, by names: as chosen, or by equal names."""
+    names = {field.name().lower(): field.name() for field in layer.fields()}
+    chosen = layer.customProperty(CHOSEN)
+    if chosen:
+        return {ours: to for ours, to in json.loads(chosen).items() if to.lower() in names}
+    return {ours: names[ours] for ours, _, _ in FIELDS if ours in names}
+
+
+def choose_fields(layer, mapping):
+    """Keep with a layer which of our values go to which of its fields."""
+    layer.setCustomProperty(CHOSEN, json.dumps(mapping))
+
+
+def save(layer, geometry, crs, values):
+    """Put one polygon into a layer, as one step that Ctrl+Z takes back.
+
+    Args:
+        layer: a polygon layer; it is put into editing if it is not.
+        geometry: in `crs`.
+        crs: a QgsCoordinateReferenceSystem.
+        values: by our field names; what the layer has no field for is left out.
+
+    Returns:
+        The id of the new feature.
+
+    Raises:
+        NotSaved: the layer takes no polygon, or not this one.
+    """
+    if layer is None or layer.geometryType() != QgsWkbTypes.GeometryType.PolygonGeometry:
+        raise NotSaved(tr("Choose a polygon layer to save to, or make a new one."))
+    moved = _as_layer_takes_it(layer, geometry, crs)
+    values = {"saved_at": now(), **values}
+    attributes = {}
+    for ours, theirs in mapping_of(layer).items():
+        index = layer.fields().lookupField(theirs)
+        attributes[index] = _fitted(layer.fields().at(index), values.get(ours))
+    if not layer.isEditable() and not layer.startEditing():
+        raise NotSaved(tr("The layer {} cannot be edited.").format(layer.name()))
+    feature = QgsVectorLayerUtils.createFeature(layer, moved, attributes)
+    layer.beginEditCommand(tr("Save an outline"))
+    if not layer.addFeature(feature):
+        layer.destroyEditCommand()
+        raise NotSaved(tr("The layer {} did not take the polygon.").format(layer.name()))
+    layer.endEditCommand()
+    return feature.id()
+
+
+def _as_layer_takes_it(layer, geometry, crs):
+    moved = QgsGeometry(geometry)
+    try:
+        moved.transform(QgsCoordinateTransform(crs, layer.crs(), QgsProject.instance()))
+    except QgsCsException as why:
+        raise NotSaved(
+            tr("The outline has no place in the CRS of {}.").format(layer.name())
+        ) from why
+    fitting = moved.coerceToType(layer.wkbType())
+    if len(fitting) != 1:
+        raise NotSaved(
+            tr(
+                "The object has {} parts and the layer {} takes single polygons. Save to a layer "
+                "of multi polygons, or leave out small parts."
+            ).format(len(fitting), layer.name())
+        )
+    return fitting[0]
+
+
+def _fitted(field, value):
+    """A value as a field takes it."""
+    if value is None:
+        return NULL
+    try:
+        return field.convertCompatible(value)
+    except ValueError as why:
+        raise NotSaved(
+            tr("The field {} cannot hold {!r} ({}). Choose another in Fields...").format(
+                field.name(), value, why
+            )
+        ) from why
+
+
+def now():
+    """The time of saving, ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
