@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-all check
+.PHONY: setup demo test test-all test-qgis check
 
 PY ?= python3
 BIN := .venv/bin
@@ -16,9 +16,14 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+	tests_qgis/run
 
 test-all: setup
 	$(BIN)/python -m pytest -m ""
+	tests_qgis/run
+
+test-qgis:
+	tests_qgis/run
 
 check: setup
 	$(BIN)/ruff format --check .

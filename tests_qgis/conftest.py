@@ -1,4 +1,18 @@
+import os
+import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "qgis_plugin"))
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "qgis_plugin"))
+
+
+@pytest.fixture
+def real_engine():
+    """The command of a geosam that is installed, which `run` finds."""
+    command = os.environ.get("GEOSAM_ENGINE")
+    if not command:
+        pytest.skip("no geosam (expected .venv/bin/geosam or the variable GEOSAM_ENGINE)")
+    return shlex.split(command)
