@@ -6,6 +6,8 @@ from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction
 
+from .words import tr
+
 ICON = os.path.join(os.path.dirname(__file__), "icons", "geosam.svg")
 MENU = "geosam"
 
@@ -17,11 +19,12 @@ class GeosamPlugin:
         self._iface = iface
         self._action = None
         self.panel = None
+        self.engine_menu = None
 
     def initGui(self):
         self._action = QAction(QIcon(ICON), "geosam", self._iface.mainWindow())
         self._action.setCheckable(True)
-        self._action.setToolTip("Outline objects of a raster by clicks and boxes")
+        self._action.setToolTip(tr("Outline objects of a raster by clicks and boxes"))
         self._action.toggled.connect(self._toggle)
         self._iface.addPluginToRasterMenu(MENU, self._action)
         self._iface.addRasterToolBarIcon(self._action)
@@ -33,7 +36,7 @@ class GeosamPlugin:
             self.panel.close()
             self._iface.removeDockWidget(self.panel.dock)
             self.panel.dock.deleteLater()
-            self.panel = None
+            self.panel = self.engine_menu = None
 
     def _toggle(self, on):
         if on and self.panel is None:
@@ -44,6 +47,7 @@ class GeosamPlugin:
     def _make(self):
         from .discovery import engine_command
         from .dock import WIDTH_PX
+        from .engine_menu import EngineMenu
         from .panel import Panel
 
         self.panel = Panel(self._iface, engine_command)
@@ -52,4 +56,7 @@ class GeosamPlugin:
             [self.panel.dock], [WIDTH_PX], Qt.Orientation.Horizontal
         )
         self.panel.dock.closed.connect(lambda: self._action.setChecked(False))
+        self.engine_menu = EngineMenu(self.panel, self._iface)
         self.panel.start()
+        if engine_command() is None:
+            self.engine_menu.offer()
