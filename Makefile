@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-all test-qgis check
+.PHONY: setup demo test test-all test-qgis check plugin
 
 PY ?= python3
 BIN := .venv/bin
@@ -25,8 +25,19 @@ test-all: setup
 test-qgis:
 	tests_qgis/run
 
-check: setup
+plugin:
+	$(PY) qgis_plugin/pack.py
+
+# Of PyQt6 only its stubs are read, so the Qt libraries that it asks for are left out.
+.venv-gate/ready: qgis_plugin/gate.txt
+	$(PY) -m venv .venv-gate
+	.venv-gate/bin/python -m pip install --quiet --requirement qgis_plugin/gate.txt
+	.venv-gate/bin/python -m pip install --quiet --no-deps PyQt6==6.11.0
+	touch .venv-gate/ready
+
+check: setup .venv-gate/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	qgis_plugin/gate .venv-gate/bin

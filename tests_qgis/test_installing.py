@@ -56,7 +56,9 @@ def test_what_pip_says_is_told_and_nothing_is_left(qtbot, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     folder = tmp_path / "engine"
-    worked, why, _said = ended(qtbot, Installation(str(folder), "/usr/bin/python3", wheels=str(empty)))
+    worked, why, _said = ended(
+        qtbot, Installation(str(folder), "/usr/bin/python3", wheels=str(empty))
+    )
     assert not worked and "geosam-toolkit" in why
     assert not folder.exists()
 

@@ -42,7 +42,8 @@ class EngineMenu:
     def choose(self):
         """Ask for the path of a geosam that is there already."""
         path, _kind = QFileDialog.getOpenFileName(
-            self._iface.mainWindow(), tr("The program geosam, in the environment it is installed in")
+            self._iface.mainWindow(),
+            tr("The program geosam, in the environment it is installed in"),
         )
         if path:
             QgsSettings().setValue(SETTING, path)

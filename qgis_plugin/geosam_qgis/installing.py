@@ -31,7 +31,8 @@ class Installation(QObject):
     ended = pyqtSignal(bool, str)
 
     def __init__(self, folder, python, index="", wheels="", proxy="", parent=None):
-        """
+        """Prepare an installation.
+
         Args:
             folder: the virtual environment to make or bring up to date.
             python: the path of a Python that makes it.
@@ -43,7 +44,8 @@ class Installation(QObject):
         self.folder = folder
         self._is_new = not os.path.exists(folder)
         self._environment = clean_environment()
-        for name, value in (("PIP_INDEX_URL", index), ("HTTPS_PROXY", proxy), ("HTTP_PROXY", proxy)):
+        named = (("PIP_INDEX_URL", index), ("HTTPS_PROXY", proxy), ("HTTP_PROXY", proxy))
+        for name, value in named:
             if value:  # not as arguments, which others on this machine can read
                 self._environment.insert(name, value)
         self._steps = _steps(folder, python, wheels)
@@ -133,7 +135,7 @@ def _kill(process):
 
 
 def qgis_proxy():
-    """The address of the proxy in QGIS's settings, for a program that is not QGIS; empty if none."""
+    """The address of the proxy in QGIS's settings, for other programs; empty if none."""
     proxy = QgsNetworkAccessManager.instance().fallbackProxy()
     kinds = (QNetworkProxy.ProxyType.HttpProxy, QNetworkProxy.ProxyType.HttpCachingProxy)
     if proxy.type() not in kinds or not proxy.hostName():
@@ -141,7 +143,7 @@ def qgis_proxy():
     return proxy_address(proxy.hostName(), proxy.port(), proxy.user(), proxy.password())
 
 
-def proxy_address(host, port, user="", password=""):  # nosec B107: none is a proxy without one
+def proxy_address(host, port, user="", password=""):  # nosec B107
     """The address of an HTTP proxy."""
     who = ""
     if user:

@@ -4,8 +4,8 @@ import os
 
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QIcon
-from qgis.PyQt.QtWidgets import QAction
 
+from .compat import QAction
 from .words import tr
 
 ICON = os.path.join(os.path.dirname(__file__), "icons", "geosam.svg")

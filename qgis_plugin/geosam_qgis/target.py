@@ -17,20 +17,20 @@ from qgis.core import (
     QgsVectorLayerUtils,
     QgsWkbTypes,
 )
-from qgis.PyQt.QtCore import QVariant
 
+from .compat import REAL, TEXT
 from .words import tr
 
 # What a saved polygon says of itself: field, kind, length.
 FIELDS = (
-    ("class", QVariant.String, 80),
-    ("score", QVariant.Double, 0),
-    ("area_m2", QVariant.Double, 0),
-    ("model", QVariant.String, 80),
-    ("source", QVariant.String, 254),
-    ("status", QVariant.String, 20),
-    ("prompts", QVariant.String, 0),
-    ("saved_at", QVariant.String, 32),
+    ("class", TEXT, 80),
+    ("score", REAL, 0),
+    ("area_m2", REAL, 0),
+    ("model", TEXT, 80),
+    ("source", TEXT, 254),
+    ("status", TEXT, 20),
+    ("prompts", TEXT, 0),
+    ("saved_at", TEXT, 32),
 )
 CHOSEN = "geosam/fields"  # where a layer keeps which of its fields take which value
 

@@ -1,15 +1,15 @@
 """Which command starts the engine; no QGIS is needed to find out."""
 
-import os
+from pathlib import Path
 
 from geosam_qgis.discovery import Found, find, program, pythons
 
 
 def installed(folder):
-    path = program(str(folder), "geosam")
-    os.makedirs(os.path.dirname(path))
-    open(path, "w").close()
-    return path
+    path = Path(program(str(folder), "geosam"))
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return str(path)
 
 
 def test_what_the_user_says_comes_first(tmp_path):
