@@ -19,7 +19,11 @@ from geosam.cli.weights import models
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="geosam")
-def main() -> None:
+@click.option(
+    "--progress-lines", is_flag=True,
+    help="Tell progress in lines such as `progress 3/12` on stderr, for programs.",
+)  # fmt: skip
+def main(*, progress_lines: bool) -> None:  # read by ProgressLine
     """Promptable segmentation for maps.
 
     Clicks and boxes in map coordinates in, georeferenced polygons out.

@@ -108,13 +108,18 @@ def report(values: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 class ProgressLine:
-    """A progress hook that draws one line on stderr, with the time left; silent when piped."""
+    """A progress hook that draws one line on stderr, with the time left; silent when piped.
+
+    With `geosam --progress-lines` it writes lines such as `progress 3/12` for programs to read.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._began = time.monotonic()
         self._drawn = 0.0
-        self._shows = sys.stderr.isatty()
+        context = click.get_current_context(silent=True)
+        self._for_programs = bool(context and context.find_root().params.get("progress_lines"))
+        self._shows = self._for_programs or sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +130,9 @@ class ProgressLine:
         if not self._shows or (done < total and now - self._drawn < 0.1):
             return
         self._drawn = now
+        if self._for_programs:
+            click.echo(f"progress {done}/{total}", err=True)
+            return
         left = (now - self._began) / done * (total - done) if done else 0.0
         minutes, seconds = divmod(round(left), 60)
         click.echo(
@@ -137,7 +145,7 @@ class ProgressLine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._drawn:
+        if self._drawn and not self._for_programs:
             click.echo(err=True)
 
 

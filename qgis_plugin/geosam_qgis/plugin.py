@@ -2,6 +2,7 @@
 
 import os
 
+from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QIcon
 
@@ -18,10 +19,19 @@ class GeosamPlugin:
     def __init__(self, iface):
         self._iface = iface
         self._action = None
+        self._provider = None
         self.panel = None
         self.engine_menu = None
 
+    def initProcessing(self):
+        """Called without a window too, by qgis_process."""
+        from .processing.provider import GeosamProvider
+
+        self._provider = GeosamProvider()
+        QgsApplication.processingRegistry().addProvider(self._provider)
+
     def initGui(self):
+        self.initProcessing()
         self._action = QAction(QIcon(ICON), "geosam", self._iface.mainWindow())
         self._action.setCheckable(True)
         self._action.setToolTip(tr("Outline objects of a raster by clicks and boxes"))
@@ -30,6 +40,7 @@ class GeosamPlugin:
         self._iface.addRasterToolBarIcon(self._action)
 
     def unload(self):
+        QgsApplication.processingRegistry().removeProvider(self._provider)
         self._iface.removePluginRasterMenu(MENU, self._action)
         self._iface.removeRasterToolBarIcon(self._action)
         if self.panel is not None:

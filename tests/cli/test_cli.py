@@ -56,6 +56,15 @@ def test_every_command_has_a_help_text_with_examples():
         assert not line.endswith("...")
 
 
+def test_programs_are_told_the_progress_in_lines(ortho):
+    result = run("--progress-lines", "encode", ortho, "--json")
+    told = [line for line in result.stderr.splitlines() if line]
+    assert all(re.fullmatch(r"progress \d+/\d+", line) for line in told)
+    done, total = told[-1].removeprefix("progress ").split("/")
+    assert done == total and "tiles" in json.loads(result.stdout)
+    assert "progress" not in run("encode", ortho).output
+
+
 def test_the_demo_writes_trees_and_a_picture(tmp_path):
     for _ in range(2):  # the second time finds its features
         result = run("demo", "-o", tmp_path / "demo")

@@ -1,0 +1,1 @@
+"""What Processing offers: the engine's commands as algorithms."""

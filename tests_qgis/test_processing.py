@@ -1,0 +1,260 @@
+"""The algorithms in Processing: by qgis_process with the real engine, offscreen with scripts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from geosam_qgis.processing.child import run
+from geosam_qgis.processing.provider import GeosamProvider
+from qgis.core import (
+    QgsApplication,
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
+    QgsFeature,
+    QgsGeometry,
+    QgsPointXY,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingModelAlgorithm,
+    QgsProcessingModelChildAlgorithm,
+    QgsProcessingModelChildParameterSource,
+    QgsProcessingModelOutput,
+    QgsProcessingModelParameter,
+    QgsProcessingParameterVectorLayer,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "geosam" / "demo"
+QGIS_PROCESS = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+X, Y = 404220.0, 3285110.0  # in the image
+
+# Writes its arguments to a file, as QGIS hands them over, and makes what it was asked for.
+RECORDER = """
+import json, sys
+words = sys.argv[1:]
+with open({log!r}, "w") as log:
+    json.dump(words, log)
+print('{{"store": "here"}}')
+"""
+
+
+@pytest.fixture
+def image(tmp_path):
+    return shutil.copy(DEMO / "OSBS_029.tif", tmp_path)
+
+
+@pytest.fixture
+def provider(qgis_app, qgis_processing):
+    made = GeosamProvider()
+    QgsApplication.processingRegistry().addProvider(made)
+    yield made
+    QgsApplication.processingRegistry().removeProvider(made)
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """What the engine is called with: a function that gives its arguments."""
+    log, script = tmp_path / "words.json", tmp_path / "engine.py"
+    script.write_text(RECORDER.format(log=str(log)))
+    monkeypatch.setenv("GEOSAM_ENGINE", f"{sys.executable} {script}")
+    return lambda: json.loads(log.read_text())
+
+
+def points(x=X, y=Y):
+    layer = QgsVectorLayer("Point?crs=EPSG:4326&field=name:string", "points", "memory")
+    way = QgsCoordinateTransform(
+        QgsCoordinateReferenceSystem("EPSG:32617"), layer.crs(), QgsProject.instance()
+    )
+    for shift in (0, 5):
+        feature = QgsFeature(layer.fields())
+        feature.setGeometry(QgsGeometry.fromPointXY(way.transform(QgsPointXY(x + shift, y))))
+        layer.dataProvider().addFeature(feature)
+    return layer
+
+
+def by_qgis_process(tmp_path, *words):
+    settings = tmp_path / "settings"
+    ini = settings / "profiles" / "default" / "QGIS" / "QGIS3.ini"
+    ini.parent.mkdir(parents=True)
+    ini.write_text("[PythonPlugins]\ngeosam_qgis=true\n")
+    environment = {
+        **os.environ,
+        "QGIS_CUSTOM_CONFIG_PATH": str(settings),
+        "QGIS_PLUGINPATH": str(ROOT / "qgis_plugin"),
+    }
+    return subprocess.run(
+        [QGIS_PROCESS, "run", *words], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_qgis_process_segments_from_a_layer(tmp_path, image, real_engine):
+    output = tmp_path / "trees.gpkg"
+    ended = by_qgis_process(
+        tmp_path, "geosam:segment", f"--INPUT={image}", f"--PROMPTS={DEMO / 'prompts.geojson'}",
+        f"--OUTPUT={output}", "--SIMPLIFY=0.2",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "0...10" in ended.stdout and "100 - done" in ended.stdout
+    layer = QgsVectorLayer(str(output), "trees", "ogr")
+    found = [f for f in layer.getFeatures() if f["status"] == "ok"]
+    assert len(found) > 3 and layer.crs().authid() == "EPSG:32617"
+    assert all(1 < f.geometry().area() < 400 for f in found)
+    extent = QgsRasterLayer(image).extent().buffered(0.001)
+    assert extent.contains(layer.extent())
+
+
+def test_qgis_process_tells_what_the_engine_says(tmp_path, image, real_engine):
+    ended = by_qgis_process(tmp_path, "geosam:encode", f"--INPUT={image}", "--MODEL=no-such-model")
+    assert ended.returncode != 0
+    assert "no-such-model" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_model_segments_from_a_layer_without_a_file_in_another_crs(
+    tmp_path, image, provider, real_engine
+):
+    model = QgsProcessingModelAlgorithm("trees", "trees")
+    model.addModelParameter(
+        QgsProcessingParameterVectorLayer("PROMPTS"), QgsProcessingModelParameter("PROMPTS")
+    )
+    child = QgsProcessingModelChildAlgorithm("geosam:segment")
+    child.setChildId("segment")
+    fixed = QgsProcessingModelChildParameterSource.fromStaticValue
+    child.addParameterSources("INPUT", [fixed(image)])
+    child.addParameterSources(
+        "PROMPTS", [QgsProcessingModelChildParameterSource.fromModelParameter("PROMPTS")]
+    )
+    output = QgsProcessingModelOutput("OUTPUT")
+    output.setChildId("segment")
+    output.setChildOutputName("OUTPUT")
+    child.setModelOutputs({"OUTPUT": output})
+    model.addChildAlgorithm(child)
+    model.updateDestinationParameters()
+    import processing
+
+    layer = points()
+    results = processing.run(
+        model, {"PROMPTS": layer, "segment:OUTPUT": str(tmp_path / "out.gpkg")}
+    )
+    made = QgsVectorLayer(results["segment:OUTPUT"], "made", "ogr")
+    first = next(made.getFeatures())
+    assert made.featureCount() == 2 and first["status"] == "ok"
+    assert first.geometry().contains(QgsPointXY(X, Y))
+
+
+def test_a_cancel_interrupts_the_engine_at_once(tmp_path, qgis_app):
+    note = tmp_path / "tidied"
+    script = tmp_path / "engine.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "try:\n"
+        "    for n in range(1000):\n"
+        "        print(f'progress {n}/1000', file=sys.stderr, flush=True); time.sleep(0.01)\n"
+        "except KeyboardInterrupt:\n"
+        f"    pathlib.Path({str(note)!r}).touch()\n"
+    )
+    feedback = QgsProcessingFeedback()
+    feedback.progressChanged.connect(lambda share: feedback.cancel() if share >= 2 else None)
+    began = time.monotonic()
+    assert run([sys.executable, str(script)], feedback) == ""
+    assert time.monotonic() - began < 5
+    assert note.exists() and 2 <= feedback.progress() < 50
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("print('noise', file=sys.stderr); sys.exit('Error: Raster: no CRS.')", "Raster: no CRS."),
+        (
+            "sys.exit('Usage: geosam\\n\\nError: No such command \\'everything\\'.')",
+            "too old for it",
+        ),
+        ("raise KeyError('fault')", "KeyError: 'fault'"),
+        ("import os; print('last', file=sys.stderr, flush=True); os.abort()", "last"),
+    ],
+)
+def test_why_it_failed_is_told(qgis_app, lines, message):
+    with pytest.raises(QgsProcessingException) as raised:
+        run([sys.executable, "-c", "import sys; " + lines], QgsProcessingFeedback())
+    assert message in str(raised.value) and "noise" not in str(raised.value)
+
+
+def test_a_program_that_is_not_there_is_told(qgis_app):
+    with pytest.raises(QgsProcessingException, match="/no/such could not be started"):
+        run(["/no/such"], QgsProcessingFeedback())
+
+
+def test_more_output_than_a_pipe_holds_comes_whole(qgis_app):
+    lines = "import sys; print('a' * 300000); print('b\\n' * 100000, file=sys.stderr)"
+    assert run([sys.executable, "-c", lines], QgsProcessingFeedback()) == "a" * 300000 + "\n"
+
+
+def test_each_parameter_reaches_the_engine(tmp_path, image, provider, recorded):
+    import processing
+
+    polygons = QgsVectorLayer("Polygon?crs=EPSG:32617&field=kind:string", "area", "memory")
+    feature = QgsFeature(polygons.fields())
+    feature.setGeometry(QgsGeometry.fromPointXY(QgsPointXY(X, Y)).buffer(5, 4))
+    polygons.dataProvider().addFeature(feature)
+    output = str(tmp_path / "out.gpkg")
+    context = QgsProcessingContext()
+
+    results = processing.run(
+        "geosam:encode", {"INPUT": image, "STORE": "/a b.zarr"}, context=context
+    )
+    assert results == {"STORE": "here"}
+    assert recorded() == [
+        "--progress-lines", "encode", image, "--json", "--model", "nano", "--output", "/a b.zarr",
+    ]  # fmt: skip
+
+    processing.run(
+        "geosam:everything",
+        {
+            "INPUT": image, "AREA": polygons, "MIN_AREA": 4, "MAX_AREA": 900, "COVERAGE": True,
+            "REGULAR": True, "OUTPUT": output,
+        },
+    )  # fmt: skip
+    words = recorded()
+    assert words[1:5] == ["everything", image, "--model", "nano"]
+    area = words[words.index("--area") + 1]
+    assert QgsVectorLayer(area, "area", "ogr").featureCount() == 1
+    assert words[7:] == [
+        "--min-area", "4.0", "--max-area", "900.0", "--coverage", "--regular",
+        "--mode", "replace", "--output", output,
+    ]  # fmt: skip
+
+    processing.run("geosam:vectorize", {"INPUT": image, "SIMPLIFY": 0.5, "OUTPUT": output})
+    assert recorded()[1:7] == ["vectorize", image, "--min-area", "0.0", "--simplify", "0.5"]
+
+    figures = str(tmp_path / "figures.json")
+    processing.run(
+        "geosam:evaluate",
+        {"INPUT": image, "TRUTH": polygons, "CLASS": "kind", "LIMIT": 7, "FIGURES": figures},
+    )
+    words = recorded()
+    assert words[:4] == ["--progress-lines", "evaluate", "--raster", image]
+    assert words[6:] == [
+        "--model", "nano", "--class-column", "kind", "--limit", "7", "--json", figures,
+    ]  # fmt: skip
+
+
+def test_without_an_engine_it_says_where_to_get_one(image, provider, monkeypatch):
+    import processing
+
+    monkeypatch.delenv("GEOSAM_ENGINE", raising=False)
+    monkeypatch.setattr("geosam_qgis.discovery.COMMAND", "no-such-geosam")
+    algorithm = QgsApplication.processingRegistry().algorithmById("geosam:encode")
+    able, why = algorithm.canExecute()
+    assert not able and "Install it" in why
+    feedback = QgsProcessingFeedback()
+    with pytest.raises(QgsProcessingException):
+        processing.run("geosam:encode", {"INPUT": image}, feedback=feedback)
+    assert "Install it" in feedback.textLog()
