@@ -96,6 +96,16 @@ def by_qgis_process(tmp_path, *words):
     )
 
 
+def test_each_algorithm_has_its_icon_and_says_what_it_does(provider):
+    algorithms = provider.algorithms()
+    assert sorted(a.name() for a in algorithms) == [
+        "encode", "evaluate", "everything", "segment", "vectorize",
+    ]  # fmt: skip
+    drawn = {a.icon().pixmap(24, 24).toImage().bits().asstring(24 * 24 * 4) for a in algorithms}
+    assert len(drawn) == 5
+    assert all(a.shortHelpString() for a in algorithms)
+
+
 def test_qgis_process_segments_from_a_layer(tmp_path, image, real_engine):
     output = tmp_path / "trees.gpkg"
     ended = by_qgis_process(

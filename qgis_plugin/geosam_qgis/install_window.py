@@ -50,6 +50,7 @@ class InstallWindow(QDialog):
         self.state.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         self.install = buttons.addButton(tr("Install"), QDialogButtonBox.ButtonRole.ActionRole)
+        self.install.setDefault(True)
         self.cancel = buttons.button(QDialogButtonBox.StandardButton.Cancel)
         buttons.rejected.connect(self.reject)
         self.install.clicked.connect(self._start)
@@ -57,7 +58,7 @@ class InstallWindow(QDialog):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         note = QLabel(
             tr(
-                "The engine goes into an environment of its own, {}. It takes 1 to 6 GB, most of "
+                "The engine goes into an environment of its own, {}. It takes a few GB, most of "
                 "it PyTorch. QGIS's own Python stays as it is; QGIS's proxy is used."
             ).format(self._folder)
         )

@@ -3,13 +3,14 @@
 import os
 
 from qgis.core import QgsApplication
-from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtCore import QCoreApplication, Qt, QTranslator
 from qgis.PyQt.QtGui import QIcon
 
 from .compat import QAction
 from .words import tr
 
-ICON = os.path.join(os.path.dirname(__file__), "icons", "geosam.svg")
+FOLDER = os.path.dirname(__file__)
+ICON = os.path.join(FOLDER, "icons", "geosam.svg")
 MENU = "geosam"
 
 
@@ -20,6 +21,7 @@ class GeosamPlugin:
         self._iface = iface
         self._action = None
         self._provider = None
+        self._translator = _translator()
         self.panel = None
         self.engine_menu = None
 
@@ -41,6 +43,8 @@ class GeosamPlugin:
 
     def unload(self):
         QgsApplication.processingRegistry().removeProvider(self._provider)
+        if self._translator is not None:
+            QCoreApplication.removeTranslator(self._translator)
         self._iface.removePluginRasterMenu(MENU, self._action)
         self._iface.removeRasterToolBarIcon(self._action)
         if self.panel is not None:
@@ -71,3 +75,16 @@ class GeosamPlugin:
         self.panel.start()
         if engine_command() is None:
             self.engine_menu.offer()
+
+
+def _translator():
+    """The user's language, from i18n/geosam_LANGUAGE.qm; None where there is none."""
+    language = QgsApplication.locale()
+    for name in (language, language.split("_")[0]):
+        path = os.path.join(FOLDER, "i18n", "geosam_{}.qm".format(name))
+        if os.path.exists(path):
+            translator = QTranslator()
+            translator.load(path)
+            QCoreApplication.installTranslator(translator)
+            return translator
+    return None

@@ -1,5 +1,7 @@
 """What all algorithms of the provider share."""
 
+import os
+
 from qgis.core import (
     QgsProcessing,
     QgsProcessingAlgorithm,
@@ -10,12 +12,14 @@ from qgis.core import (
     QgsProcessingParameterString,
     QgsProcessingParameterVectorDestination,
 )
+from qgis.PyQt.QtGui import QIcon
 
 from ..discovery import engine_command
 from ..rasters import NoSource, source_of
 from ..words import tr
 from .child import run
 
+ICONS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "icons")
 INPUT, OUTPUT, MODEL, STORE = "INPUT", "OUTPUT", "MODEL", "STORE"
 MIN_AREA, SIMPLIFY = "MIN_AREA", "SIMPLIFY"
 REAL = QgsProcessingParameterNumber.Type.Double
@@ -44,6 +48,9 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
 
     def shortHelpString(self):
         return tr(self.WORDS[2])
+
+    def icon(self):
+        return QIcon(os.path.join(ICONS, self.name() + ".svg"))
 
     def createInstance(self):
         return type(self)()

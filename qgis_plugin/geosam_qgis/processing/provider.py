@@ -1,13 +1,10 @@
 """The provider of geosam's algorithms."""
 
-import os
-
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
+from .algorithm import ICONS
 from .algorithms import ALGORITHMS
-
-ICON = os.path.join(os.path.dirname(os.path.dirname(__file__)), "icons", "geosam.svg")
 
 
 class GeosamProvider(QgsProcessingProvider):
@@ -20,7 +17,7 @@ class GeosamProvider(QgsProcessingProvider):
         return "geosam"
 
     def icon(self):
-        return QIcon(ICON)
+        return QIcon(ICONS + "/geosam.svg")
 
     def loadAlgorithms(self):
         for algorithm in ALGORITHMS:
