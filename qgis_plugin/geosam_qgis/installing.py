@@ -39,6 +39,7 @@ class Installation(QObject):
             index: the address of a package index; PyPI if empty.
             wheels: a folder of wheels, which are used instead of any index.
             proxy: the address of a proxy; the environment's if empty.
+            parent: the QObject that it goes with.
         """
         super().__init__(parent)
         self.folder = folder
@@ -148,17 +149,17 @@ def proxy_address(host, port, user="", password=""):  # nosec B107
     who = ""
     if user:
         who = "{}:{}@".format(quote(user, safe=""), quote(password, safe=""))
-    return "http://{}{}{}".format(who, host, ":{}".format(port) if port else "")
+    return "http://{}{}{}".format(who, host, f":{port}" if port else "")
 
 
 def _steps(folder, python, wheels):
     """What is done, each in words and as a command."""
     oldest = "{}.{}".format(*PYTHON)
     check = (
-        "import sys, venv, ensurepip; ok = sys.version_info >= {}; "
-        "ok or print('Python', sys.version.split()[0], 'is too old: {} or newer is needed'); "
+        f"import sys, venv, ensurepip; ok = sys.version_info >= {PYTHON}; "
+        f"ok or print('Python', sys.version.split()[0], 'is too old: {oldest} is needed'); "
         "sys.exit(not ok)"
-    ).format(PYTHON, oldest)
+    )
     make = (  # a group of its own, for it has pip installed by a child
         "import os, sys, venv; hasattr(os, 'setsid') and os.setsid(); venv.main(sys.argv[1:])"
     )

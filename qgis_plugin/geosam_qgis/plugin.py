@@ -81,7 +81,7 @@ def _translator():
     """The user's language, from i18n/geosam_LANGUAGE.qm; None where there is none."""
     language = QgsApplication.locale()
     for name in (language, language.split("_")[0]):
-        path = os.path.join(FOLDER, "i18n", "geosam_{}.qm".format(name))
+        path = os.path.join(FOLDER, "i18n", f"geosam_{name}.qm")
         if os.path.exists(path):
             translator = QTranslator()
             translator.load(path)

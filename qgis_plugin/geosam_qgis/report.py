@@ -36,7 +36,7 @@ class ReportWindow(QDialog):
         if engine is not None and engine.is_running:
             engine.ask(
                 "self_test", {}, lambda facts: self._test(json.dumps(facts)),
-                lambda kind, message: self._test("{}: {}".format(kind, message)),
+                lambda kind, message: self._test(f"{kind}: {message}"),
             )  # fmt: skip
         else:
             self._tested = "not run"
@@ -69,14 +69,14 @@ def report(engine, tested):
     hello = json.dumps(engine.about) if engine and engine.about else "not running"
     tail = (engine.tail if engine else "").strip() or "empty"
     lines = [
-        "geosam plugin: {}".format(plugin_version()),
-        "QGIS: {}".format(Qgis.QGIS_VERSION),
-        "Qt: {}, PyQt: {}".format(QT_VERSION_STR, PYQT_VERSION_STR),
-        "Python: {}".format(platform.python_version()),
-        "System: {}".format(platform.platform()),
-        "Engine: {}".format(place),
-        "Hello: {}".format(hello),
-        "Self-test: {}".format(tested),
+        f"geosam plugin: {plugin_version()}",
+        f"QGIS: {Qgis.QGIS_VERSION}",
+        f"Qt: {QT_VERSION_STR}, PyQt: {PYQT_VERSION_STR}",
+        f"Python: {platform.python_version()}",
+        f"System: {platform.platform()}",
+        f"Engine: {place}",
+        f"Hello: {hello}",
+        f"Self-test: {tested}",
         "End of the engine's log:",
         tail,
     ]

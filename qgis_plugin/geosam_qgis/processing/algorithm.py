@@ -14,9 +14,10 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QIcon
 
-from ..discovery import engine_command
-from ..rasters import NoSource, source_of
-from ..words import tr
+from geosam_qgis.discovery import engine_command
+from geosam_qgis.rasters import NoSource, source_of
+from geosam_qgis.words import tr
+
 from .child import run
 
 ICONS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "icons")

@@ -14,7 +14,8 @@ from qgis.core import (
     QgsProviderRegistry,
 )
 
-from ..words import tr
+from geosam_qgis.words import tr
+
 from .algorithm import POLYGONS, REAL, STORE, EngineAlgorithm
 
 PROMPTS, AREA, TRUTH, CLASS = "PROMPTS", "AREA", "TRUTH", "CLASS"

@@ -7,8 +7,8 @@ import signal
 from qgis.core import QgsProcessingException
 from qgis.PyQt.QtCore import QProcess
 
-from ..engine import TAIL_BYTES, clean_environment
-from ..words import tr
+from geosam_qgis.engine import TAIL_BYTES, clean_environment
+from geosam_qgis.words import tr
 
 POLL_MS = 100  # how long a cancel waits to be seen
 ENDING_MS = 5000
