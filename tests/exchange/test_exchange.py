@@ -194,7 +194,7 @@ def test_one_ring_goes_round_several_holes():
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(polygons(), min_size=1, max_size=4), st.sampled_from([0, 16]))
-def test_coco_comes_back_within_half_a_pixel(raster, tmp_path_factory, shapes, overlap):
+def test_coco_comes_back_within_a_pixel(raster, tmp_path_factory, shapes, overlap):
     folder = tmp_path_factory.mktemp("coco") / "set"
     table = table_of(*shapes)
     geosam.export(raster, table, folder, format="coco", size=64, overlap=overlap, val_share=0)
@@ -202,10 +202,8 @@ def test_coco_comes_back_within_half_a_pixel(raster, tmp_path_factory, shapes, o
     assert back.crs == CRS
     assert back["row"].tolist() == list(range(1, len(shapes) + 1))
     for mine, theirs in zip(table.geometry, back.geometry, strict=True):
-        if mine.interiors:  # run lengths: what differs is within a pixel's diagonal of the outline
-            assert distance(mine, theirs) < 0.72
-        else:
-            assert distance(mine, theirs) < 0.5
+        assert distance(mine, theirs) < 1  # slivers at images' edges are left out
+        if not mine.interiors:  # else run lengths
             assert mine.symmetric_difference(theirs).area < 0.01 * mine.length
 
 
