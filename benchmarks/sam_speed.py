@@ -60,7 +60,8 @@ def meta() -> Runner:
 
 def transformers() -> Runner:
     reference = HuggingFace(VIT_B)
-    reference.network.load_state_dict(in_hugging_face(official(VIT_B)), strict=False)
+    weights = in_hugging_face(official(VIT_B), VIT_B)
+    reference.network.load_state_dict(weights, strict=False)  # one tensor is there twice
 
     @torch.inference_mode()
     def decode(features: np.ndarray, clicks: Sequence[TilePrompt]) -> Decoded:

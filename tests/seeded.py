@@ -80,10 +80,12 @@ def official_mobile(config: Sam1Config = TINY_MOBILE, seed: int = 0) -> dict[str
     return seeded(mobile_shapes(network), seed)
 
 
-def in_hugging_face(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def in_hugging_face(
+    weights: Mapping[str, torch.Tensor], config: Sam1Config = TINY
+) -> dict[str, torch.Tensor]:
     """Weights with Meta's names under those of transformers."""
     with torch.device("meta"):
-        keys = Sam1(TINY).state_dict()
+        keys = Sam1(config).state_dict()
     return {
         other: weights[name]
         for key in keys
