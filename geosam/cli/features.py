@@ -72,8 +72,8 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
                 "model_bands": list(stretch.bands),
                 "stretch": [[round(v, 6) for v in ends] for ends in (stretch.low, stretch.high)],
                 "tiles_by_scale": tiles,
-                "encode_s": round(count * seconds, 1),
-                "encode_mb": round(count * features[0].nbytes / 1e6, 1),
+                "encode_s": float(f"{count * seconds:.2g}"),
+                "encode_mb": float(f"{count * features[0].nbytes / 1e6:.2g}"),
             },
             as_json=as_json,
         )
