@@ -164,7 +164,8 @@ def test_a_cancel_interrupts_the_engine_at_once(tmp_path, qgis_app):
     note = tmp_path / "tidied"
     script = tmp_path / "engine.py"
     script.write_text(
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # lost in the background
         "try:\n"
         "    for n in range(1000):\n"
         "        print(f'progress {n}/1000', file=sys.stderr, flush=True); time.sleep(0.01)\n"
@@ -175,7 +176,7 @@ def test_a_cancel_interrupts_the_engine_at_once(tmp_path, qgis_app):
     feedback.progressChanged.connect(lambda share: feedback.cancel() if share >= 2 else None)
     began = time.monotonic()
     assert run([sys.executable, str(script)], feedback) == ""
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 5  # not by the kill that follows
     assert note.exists() and 2 <= feedback.progress() < 50
 
 
