@@ -10,13 +10,11 @@ import rasterio
 from affine import Affine
 from pyproj import CRS, Transformer
 from rasterio.features import rasterize
-from scipy import ndimage
 from shapely import Point, box
 
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
 from geosam.protocol import TilePrompt
-from geosam.tile_masks import part_at, without_specks
 from geosam.verbs import encode, segment
 from tests.fakes import NORTH_UP, FloodModel, discs, write_raster
 from tiles import FeatureStore, StoreIncomplete, StoreMismatch
@@ -412,62 +410,3 @@ def test_features_on_a_url_serve_as_well(tmp_path):
         assert segment(model, path, clicks(path, [(60, 60)]), store=url)["status"][0] == "ok"
     assert model.encoded == 3
     assert FeatureStore.open(url).meta["model"] == "flood-0"
-
-
-def test_specks_go_and_real_parts_and_holes_stay():
-    mask = np.zeros((40, 40), bool)
-    mask[4:24, 4:24] = True  # 400 cells
-    mask[10, 10] = False
-    mask[14:20, 14:20] = False  # 36 cells
-    mask[30:36, 30:36] = True
-    mask[1, 38] = True
-    expected = mask.copy()
-    expected[10, 10], expected[1, 38] = True, False
-    assert (without_specks(mask) == expected).all()
-    assert (without_specks(mask[:2]) == mask[:2]).all()
-
-
-def test_a_lone_click_means_the_part_it_is_on():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        mask = ndimage.binary_opening(rng.random((40, 50)) < 0.7)
-        areas, _ = ndimage.label(mask)
-        row, col = rng.integers(40), rng.integers(50)
-        expected = areas == areas[row, col] if mask[row, col] else mask
-        assert (part_at(mask, row, col) == expected).all()
-
-
-class ChoosyModel(FloodModel):
-    """Finds its answers good only where a square is so many px wide; keeps what it is asked."""
-
-    def __init__(self, best):
-        super().__init__()
-        self.best, self.asked = best, []
-
-    def decode(self, features, prompts, *, multimask, min_score=None):
-        self.asked += [(prompt, multimask) for prompt in prompts]
-        logits, scores = super().decode(features, prompts, multimask=multimask)
-        width = int((features[0] == 200).any(0).sum())  # of the square, px of the tile
-        return logits, scores * (1.0 if width in self.best else 0.5)
-
-
-@pytest.mark.parametrize(("scale", "widths"), [(0.5, range(30, 41)), (1, [20]), (2, [10])])
-def test_further_clicks_correct_the_first_one_s_mask_at_its_scale(tmp_path, scale, widths):
-    image = np.full((256, 256), 20, np.uint8)
-    image[120:140, 120:140] = 200
-    path = write_raster(tmp_path / "a.tif", image)
-    places = [[500_124.5, 4_999_871.5], [500_134.5, 4_999_866.5]]
-    model = ChoosyModel(widths)
-    (lone,) = segment(model, path, PromptSet.of(points=places[:1])).itertuples()
-    model.asked.clear()
-    (both,) = segment(model, path, PromptSet.of(points=[places])).itertuples()
-    assert both.scale == lone.scale == scale
-    assert both.geometry.equals(lone.geometry)
-    guides = [prompt for prompt, multimask in model.asked if multimask]
-    corrections = [prompt for prompt, multimask in model.asked if not multimask]
-    assert len(guides) == len(corrections) == 3  # at each scale
-    for guide, correction in zip(guides, corrections, strict=True):
-        assert guide.mask is None and len(guide.points) == 1
-        assert len(correction.points) == 2 and (correction.mask > 0).any()
-        x, y = guide.points[0]
-        assert correction.mask[round(float(y)), round(float(x))] > 0

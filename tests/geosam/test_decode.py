@@ -1,0 +1,44 @@
+"""How several clicks are asked: the first alone, and the others as its correction."""
+
+import numpy as np
+import pytest
+
+from geosam.prompts import PromptSet
+from geosam.verbs import segment
+from tests.fakes import FloodModel, write_raster
+
+
+class ChoosyModel(FloodModel):
+    """Finds its answers good only where a square is so many px wide; keeps what it is asked."""
+
+    def __init__(self, best):
+        super().__init__()
+        self.best, self.asked = best, []
+
+    def decode(self, features, prompts, *, multimask, min_score=None):
+        self.asked += [(prompt, multimask) for prompt in prompts]
+        logits, scores = super().decode(features, prompts, multimask=multimask)
+        width = int((features[0] == 200).any(0).sum())  # of the square, px of the tile
+        return logits, scores * (1.0 if width in self.best else 0.5)
+
+
+@pytest.mark.parametrize(("scale", "widths"), [(0.5, range(30, 41)), (1, [20]), (2, [10])])
+def test_further_clicks_correct_the_first_one_s_mask_at_its_scale(tmp_path, scale, widths):
+    image = np.full((256, 256), 20, np.uint8)
+    image[120:140, 120:140] = 200
+    path = write_raster(tmp_path / "a.tif", image)
+    places = [[500_124.5, 4_999_871.5], [500_134.5, 4_999_866.5]]
+    model = ChoosyModel(widths)
+    (lone,) = segment(model, path, PromptSet.of(points=places[:1])).itertuples()
+    model.asked.clear()
+    (both,) = segment(model, path, PromptSet.of(points=[places])).itertuples()
+    assert both.scale == lone.scale == scale
+    assert both.geometry.equals(lone.geometry)
+    guides = [prompt for prompt, multimask in model.asked if multimask]
+    corrections = [prompt for prompt, multimask in model.asked if not multimask]
+    assert len(guides) == len(corrections) == 3  # at each scale
+    for guide, correction in zip(guides, corrections, strict=True):
+        assert guide.mask is None and len(guide.points) == 1
+        assert len(correction.points) == 2 and (correction.mask > 0).any()
+        x, y = guide.points[0]
+        assert correction.mask[round(float(y)), round(float(x))] > 0
