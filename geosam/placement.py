@@ -12,13 +12,14 @@ import shapely
 from pyproj import CRS
 from rasterio.features import rasterize
 from shapely import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
 
 from geosam.prompts import Prompt
 from geosam.protocol import TilePrompt
 from tiles import Frame, Tile
 
 MASK_LOGIT = 3.0  # how sure a polygon prompt is of itself: enough to count, not to be copied
-OUTLINE_STEPS = 64  # pieces that a polygon prompt's longer side is cut into before reprojection
+OUTLINE_STEPS = 64  # pieces that a shape's longer side is cut into before reprojection
 
 Points = npt.NDArray[np.float64]
 
@@ -125,16 +126,26 @@ def to_pixels(prompt: Prompt, crs: CRS | None, frame: Frame) -> PixelPrompt | No
         box = (xmin, ymin, xmax, ymax) if xmin < xmax and ymin < ymax else None
         clipped |= box != whole
     if prompt.mask is not None:
-        xmin, ymin, xmax, ymax = prompt.mask.bounds
-        step = max(xmax - xmin, ymax - ymin) / OUTLINE_STEPS
-        dense = shapely.segmentize(prompt.mask, step)
-        whole_mask = shapely.transform(dense, lambda xy: frame.to_pixel(xy, crs))
+        whole_mask = outline_to_pixels(prompt.mask, crs, frame)
         part = _polygonal(shapely.intersection(shapely.make_valid(whole_mask), everything))
         mask = None if part.is_empty else part
         clipped |= not everything.covers(whole_mask)
     if not (labels == 1).any() and box is None and mask is None and (clipped or not len(labels)):
         return None
     return PixelPrompt(prompt.id, points, labels, box, mask, clipped)
+
+
+def outline_to_pixels(shape: BaseGeometry, crs: CRS | None, frame: Frame) -> BaseGeometry:
+    """A shape in the raster's pixels, its sides followed through the projection; maybe not valid.
+
+    Raises:
+        ProjectionError: a coordinate has no place in the raster's CRS.
+    """
+    xmin, ymin, xmax, ymax = shape.bounds
+    step = max(xmax - xmin, ymax - ymin) / OUTLINE_STEPS
+    dense = shapely.segmentize(shape, step) if step > 0 else shape
+    moved: BaseGeometry = shapely.transform(dense, lambda xy: frame.to_pixel(xy, crs))
+    return moved
 
 
 def on_tile(prompt: PixelPrompt, tile: Tile, size: int, logits_size: int) -> TilePrompt:

@@ -7,10 +7,9 @@ import shapely
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
+from geosam.placement import outline_to_pixels
 from geosam.scene import Scene
-from tiles import FeatureStore, Frame, Tile
-
-OUTLINE_STEPS = 64  # pieces that an area's longer side is cut into before reprojection
+from tiles import FeatureStore, Tile
 
 
 def tiles_in(
@@ -30,7 +29,7 @@ def tiles_in(
     tiles = [tile for scale in scales for tile in scene.store.grid(scale)]
     if area is None:
         return tiles
-    shape = to_pixels(area, crs, scene.frame)
+    shape = shapely.make_valid(outline_to_pixels(area, crs, scene.frame))
     cores = shapely.box(*np.array([edges(tile) for tile in tiles], np.float64).T)
     shapely.prepare(shape)
     touched = np.flatnonzero(shapely.intersects(shape, cores))
@@ -65,11 +64,3 @@ def edges(tile: Tile) -> tuple[int, int, int, int]:
     """(xmin, ymin, xmax, ymax) of a tile's core, raster px."""
     core = tile.core
     return core.col, core.row, core.right, core.bottom
-
-
-def to_pixels(area: BaseGeometry, crs: CRS | None, frame: Frame) -> BaseGeometry:
-    """An area in the raster's pixels; its sides are followed through the projection."""
-    xmin, ymin, xmax, ymax = area.bounds
-    step = max(xmax - xmin, ymax - ymin) / OUTLINE_STEPS
-    dense = shapely.segmentize(area, step) if step > 0 else area
-    return shapely.make_valid(shapely.transform(dense, lambda xy: frame.to_pixel(xy, crs)))
