@@ -1,9 +1,11 @@
-"""Does a result depend on the raster's extent? IoU of the same prompt's polygon in clip and scene.
+"""Does a result depend on the raster's extent, or on where tiles start?
 
-    python benchmarks/extent.py DATA [--model nano] [--most 40]
+    python benchmarks/extent.py DATA [--model nano] [--most 40] [--context 250]
 
-DATA is laid out as for `accuracy.py`. Each object is prompted with its box and with a click, in the
-whole scene and in a clip with about 250 px of context, whose origin lies anywhere.
+DATA is laid out as for `accuracy.py`. Each object is prompted with its box and with a click: in the
+whole scene; in a clip with about so many px of context, whose corner lies anywhere; and in the same
+scene moved on the ground by a random number of whole px, so that its tiles start elsewhere in it.
+IoU of the polygons with those of the scene, and the share of prompts answered in both or in none.
 """
 
 import argparse
@@ -14,20 +16,24 @@ import numpy as np
 import rasterio
 import shapely
 from accuracy import pairs_of
+from affine import Affine
 
 import geosam
 from geosam.evaluation.clicks import next_click
 from geosam.evaluation.truth import read_truth
 from tiles import Raster, Window
 
-CONTEXT = (253, 247, 251, 259)  # px: left, top, right, bottom
+UNEVEN = (3, -3, 1, 9)  # px more than the context asked for: left, top, right, bottom
+FARTHEST = 1000  # px by which a scene is moved, at most
 
 
-def write_clip(path: Path, raster: Raster, window: Window) -> None:
+def write_clip(path: Path, raster: Raster, window: Window, moved: tuple[int, int] = (0, 0)) -> None:
+    """Write a part of a raster, all of it moved on the ground by whole px (right, down)."""
     chip = raster.read(window, (1, 2, 3))
     profile = {
         "driver": "GTiff", "count": 3, "height": window.height, "width": window.width,
-        "dtype": "uint8", "crs": chip.frame.crs.to_wkt(), "transform": chip.frame.transform,
+        "dtype": "uint8", "crs": chip.frame.crs.to_wkt(),
+        "transform": chip.frame.transform @ Affine.translation(*moved),
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as file:
         file.write(chip.data)
@@ -42,10 +48,49 @@ def prompts_of(shape, raster: Raster) -> dict[str, geosam.PromptSet]:
     }
 
 
+def outline(model, path: Path, shape) -> dict[str, shapely.Geometry | None]:
+    """What box and click of an object (raster px) give, in px of the raster."""
+    found = {}
+    with Raster.open(path) as raster:
+        for name, prompts in prompts_of(shape, raster).items():
+            polygon = geosam.segment(model, path, prompts).geometry[0]
+            found[name] = polygon and shapely.transform(polygon, raster.frame.to_pixel)
+    return found
+
+
 def agreement(one, two) -> float:
     if one is None or two is None:
         return float(one is two)
     return one.intersection(two).area / one.union(two).area
+
+
+def compare(model, path: Path, shapes, folder: Path, context: int, rng) -> list[tuple]:
+    """(prompt, clip or moved, IoU, whether both or none are there) of each object of a raster."""
+    rows = []
+    moved = folder / f"{path.stem}-moved.tif"
+    with Raster.open(path) as raster:
+        shift = rng.integers(-FARTHEST, FARTHEST + 1, 2).tolist()
+        write_clip(moved, raster, raster.window, (shift[0], shift[1]))
+        for number, shape in enumerate(shapes):
+            edges = np.rint(shape.bounds).astype(int) + np.add(context, UNEVEN) * (-1, -1, 1, 1)
+            window = raster.window & Window.spanning(*edges.tolist())
+            clip = folder / f"{path.stem}-{number}.tif"
+            write_clip(clip, raster, window)
+            inside = shapely.transform(shape, lambda xy, w=window: xy - (w.col, w.row))
+            whole = outline(model, path, shape)
+            for name, polygon in outline(model, clip, inside).items():
+                there = polygon and shapely.transform(
+                    polygon, lambda xy, w=window: np.add(xy, (w.col, w.row))
+                )
+                rows.append((name, "clip", whole[name], there))
+            rows += [
+                (name, "moved", whole[name], polygon)
+                for name, polygon in outline(model, moved, shape).items()
+            ]
+    return [
+        (name, way, agreement(one, two), (one is None) == (two is None))
+        for name, way, one, two in rows
+    ]
 
 
 def main() -> None:
@@ -53,36 +98,37 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--most", type=int, default=40, help="objects a class")
+    parser.add_argument("--context", type=int, default=250, help="px round an object in its clip")
     parser.add_argument("--classes", default="buildings,fields,water")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)
-    print(f"{model.id}: IoU of clip and scene")
-    print(f"{'class':10} {'prompt':7} {'objects':>7} {'median':>8} {'5th pct':>8}")
+    rng = np.random.default_rng(0)
+    print(f"{model.id}: IoU with the scene's, {arguments.context} px of context")
+    print(
+        f"{'class':10} {'prompt':6} {'in':6} "
+        f"{'objects':>7} {'median':>7} {'5th pct':>8} {'alike':>6}"
+    )
     for kind in arguments.classes.split(","):
-        ious: dict[str, list[float]] = {"box": [], "click": []}
+        rows: list[tuple] = []
+        left = arguments.most
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for pair in pairs_of(arguments.data, kind, folder):
-                left_over = arguments.most - len(ious["box"])
-                truths = read_truth(pair, 0, class_column=None, bands=None)[0][:left_over]
-                with Raster.open(pair.raster) as raster:
-                    for number, truth in enumerate(truths):
-                        xmin, ymin, xmax, ymax = (round(edge) for edge in truth.shape.bounds)
-                        window = raster.window & Window.spanning(
-                            xmin - CONTEXT[0], ymin - CONTEXT[1],
-                            xmax + CONTEXT[2], ymax + CONTEXT[3],
-                        )  # fmt: skip
-                        clip = folder / f"{Path(pair.raster).stem}-{number}.tif"
-                        write_clip(clip, raster, window)
-                        for prompt, prompts in prompts_of(truth.shape, raster).items():
-                            found = [
-                                geosam.segment(model, path, prompts).geometry[0]
-                                for path in (pair.raster, clip)
-                            ]
-                            ious[prompt].append(agreement(*found))
-        for name, values in ious.items():
-            median, low = np.median(values), np.percentile(values, 5)
-            print(f"{kind:10} {name:7} {len(values):7} {median:8.3f} {low:8.3f}", flush=True)
+                truths = read_truth(pair, 0, class_column=None, bands=None)[0][:left]
+                left -= len(truths)
+                shapes = [truth.shape for truth in truths]
+                if shapes:
+                    path = Path(pair.raster)
+                    rows += compare(model, path, shapes, folder, arguments.context, rng)
+        for prompt in ("box", "click"):
+            for way in ("clip", "moved"):
+                own = [row for row in rows if row[:2] == (prompt, way)]
+                ious = [iou for *_, iou, _ in own]
+                print(
+                    f"{kind:10} {prompt:6} {way:6} {len(own):7} {np.median(ious):7.3f} "
+                    f"{np.percentile(ious, 5):8.3f} {np.mean([same for *_, same in own]):6.2f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

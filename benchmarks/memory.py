@@ -68,7 +68,7 @@ def clicks(side: int, wanted: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     from tiles import Raster
 
     with Raster.open(scene) as raster:
-        grids = ladder(raster.frame, size)
+        grids = ladder(raster, size)
     cells = side // PITCH
     first, second = [], []
     for number in np.linspace(0, cells * cells - 1, min(4 * wanted, cells * cells)).astype(int):

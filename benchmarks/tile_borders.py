@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     arguments = parser.parse_args()
     with Raster.open(arguments.raster) as raster:
-        frame = raster.frame
-    grid = next(g for g in ladder(frame, arguments.size) if g.scale == arguments.scale)
+        frame, grids = raster.frame, ladder(raster, arguments.size)
+    grid = next(g for g in grids if g.scale == arguments.scale)
     corners = [((c.col, c.bottom), (c.right, c.row)) for c in (tile.core for tile in grid)]
     places = frame.to_world(np.reshape(corners, (-1, 2))).reshape(-1, 2, 2)
     boxes = [(*place.min(0).tolist(), *place.max(0).tolist()) for place in places]

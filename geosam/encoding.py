@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from geosam.protocol import FILL, Images, Model, Progress
+from geosam.protocol import Images, Model, Progress
 from geosam.recipe import Stretch
 from tiles import Chip, FeatureStore, Raster, RasterError, Tile
 
@@ -47,7 +47,7 @@ def encode_tiles(
             while len(writing) > ahead:
                 writing.popleft().result()
 
-        read = partial(_read_image, raster, stretch, model.size)
+        read = partial(_read_image, raster, stretch)
         for tile, chip, image in _in_order(read, tiles, ahead, unreadable):
             if chip.valid.any():
                 batch.append((tile, chip, image))
@@ -64,11 +64,9 @@ def encode_tiles(
     _complain(unreadable)
 
 
-def _read_image(
-    raster: Raster, stretch: Stretch, size: int, tile: Tile
-) -> tuple[Tile, Chip, Images]:
+def _read_image(raster: Raster, stretch: Stretch, tile: Tile) -> tuple[Tile, Chip, Images]:
     chip = raster.read(tile.read, stretch.bands, tile.scale)
-    return tile, chip, tile_image(stretch, chip, size)
+    return tile, chip, stretch(chip)
 
 
 def _in_order(
@@ -105,12 +103,3 @@ def _complain(unreadable: dict[Tile, RasterError]) -> None:
     for tile, error in unreadable.items():
         others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
         raise RasterError(f"{tile}: {error}{others}") from error
-
-
-def tile_image(stretch: Stretch, chip: Chip, size: int) -> Images:
-    """The chip as the model sees it, (3, size, size): stretched, filled up right and below."""
-    image = np.empty((3, size, size), np.uint8)
-    image[:] = np.array(FILL, np.uint8)[:, None, None]
-    height, width = chip.valid.shape
-    image[:, :height, :width] = stretch(chip)
-    return image

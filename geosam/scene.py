@@ -93,7 +93,7 @@ class Scene:
             return cls(model, features, recipe, None)
         raster = Raster.open(source)
         path = store or default_store(source, model, raster)
-        grids = ladder(raster.frame, model.size)
+        grids = ladder(raster, model.size)
         if not _exists(path):
             recipe = Recipe.of(model, raster, bands)
             made = FeatureStore.create(
@@ -104,7 +104,8 @@ class Scene:
         features = FeatureStore.open(path, expect=expect)
         recipe = Recipe.from_dict(features.meta)
         _expect_model(features, recipe, model)
-        _expect(features, "grids", features.grids, grids, "Encode into a new store")
+        found, wanted = ([_kind(grid) for grid in some] for some in (features.grids, grids))
+        _expect(features, "grids", found, wanted, "Encode into a new store")
         return cls(model, features, recipe, raster)
 
     @property
@@ -171,16 +172,27 @@ def is_store(source: str | Path | FeatureStore) -> bool:
     return isinstance(source, FeatureStore) or str(source).rstrip("/").endswith(".zarr")
 
 
-def ladder(frame: Frame, size: int) -> tuple[TileGrid, ...]:
-    """The tile grids of a raster: scales in powers of two, up to one tile for the whole raster."""
+def ladder(raster: Raster, size: int) -> tuple[TileGrid, ...]:
+    """The tile grids of a raster: scales in powers of two, up to one tile for the whole raster.
+
+    All are anchored at the origin of the CRS, so that a raster and its clips share tiles; those
+    that can be read from an overview at that pixel of the overview.
+    """
     overlap = min(OVERLAP_PX, size // 4)
     grids = []
     scale = FINEST_SCALE
     while True:
-        grids.append(TileGrid(frame.shape, size, overlap, scale))
+        step = max((f for f in raster.overviews if scale % f == 0), default=1)
+        col, row = (edge // step * step for edge in raster.frame.anchor)
+        grids.append(TileGrid(raster.frame.shape, size, overlap, scale, (col, row)))
         if (scale >= 1 and len(grids[-1]) == 1) or scale >= COARSEST_SCALE:
             return tuple(grids)
         scale *= 2
+
+
+def _kind(grid: TileGrid) -> tuple[int, int, float]:
+    """What of a grid must be as it would be today; its anchor depends on overviews made since."""
+    return grid.size, grid.overlap, grid.scale
 
 
 def default_store(source: str | Path, model: Model, raster: Raster) -> Path:

@@ -27,7 +27,8 @@ class TileMasks:
 
     Attributes:
         tile: the tile.
-        frame: of its pixels; a model's image may reach beyond it.
+        frame: of its pixels.
+        raster: all pixels of the raster.
         valid: (S, S) bool, where the tile has data; S is the side of the model's image, px.
         whole: (S, S) bool, where all raster px beneath have data.
         look_up: gives the validity of a window of the raster, or None.
@@ -37,6 +38,7 @@ class TileMasks:
 
     tile: Tile
     frame: Frame
+    raster: Window
     valid: Cells
     whole: Cells
     look_up: Callable[[Window], Cells | None]
@@ -47,15 +49,15 @@ class TileMasks:
     def on(cls, tile: Tile, scene: Scene) -> Self:
         """For a tile of a scene that is in its store."""
         size, cells = scene.model.size, scene.model.logits_size
-        valid = _padded(scene.store.valid(tile), size)
-        whole = _padded(scene.store.whole(tile), size)
+        valid, whole = scene.store.valid(tile), scene.store.whole(tile)
         blocks = valid.reshape(cells, size // cells, cells, size // cells)
         height, width = scene.frame.shape
         read = tile.read
         edges = (read.col > 0, read.row > 0, read.right < width, read.bottom < height)
         place = scene.frame.crop(read, tile.scale)
         data = np.asarray(blocks.any((1, 3)))
-        return cls(tile, place, valid, whole, scene.validity, data, edges)
+        raster = Window(0, 0, width, height)
+        return cls(tile, place, raster, valid, whole, scene.validity, data, edges)
 
     def mask(self, prompt: PixelPrompt, logits: Floats, score: float, candidate: int) -> Mask:
         """The mask that logits (s, s) stand for, cut to where it is."""
@@ -106,17 +108,19 @@ class TileMasks:
         valid, whole = self.valid[place.slices()], self.whole[place.slices()]
         if (valid == whole).all():
             return valid
-        scale, read = round(self.tile.scale), self.tile.read
-        right = min(read.col + place.right * scale, read.right)
-        bottom = min(read.row + place.bottom * scale, read.bottom)
-        window = Window.spanning(
-            read.col + place.col * scale, read.row + place.row * scale, right, bottom
+        k, read = round(self.tile.scale), self.tile.read
+        beneath = Window(
+            read.col + place.col * k, read.row + place.row * k, place.width * k, place.height * k
         )
-        exact = self.look_up(window) if window.width * window.height <= LARGEST_LOOK_UP else None
-        if exact is None:
+        window = beneath & self.raster
+        if window is None or window.width * window.height > LARGEST_LOOK_UP:
             return whole
-        missing = np.array(place.shape) * scale - exact.shape
-        return np.pad(exact, ((0, missing[0]), (0, missing[1])))
+        found = self.look_up(window)
+        if found is None:
+            return whole
+        exact = np.zeros(beneath.shape, bool)
+        exact[window.slices(beneath)] = found
+        return exact
 
     def _status(self, prompt: PixelPrompt, inside: Cells) -> Status:
         edges = (inside[:, 0], inside[0], inside[:, -1], inside[-1])
@@ -183,12 +187,6 @@ def stability(logits: Floats) -> float:
     """IoU of the masks at a higher and a lower threshold (Kirillov et al. 2023, app. B)."""
     wide = np.count_nonzero(logits > -STABILITY_OFFSET)
     return float(np.count_nonzero(logits > STABILITY_OFFSET) / wide) if wide else 0.0
-
-
-def _padded(valid: Cells, size: int) -> Cells:
-    """The validity of a tile's chip (h, w) as that of the model's image (size, size)."""
-    height, width = valid.shape
-    return np.pad(valid, ((0, size - height), (0, size - width)))
 
 
 def _span(filled: Cells) -> tuple[int, int]:

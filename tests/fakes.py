@@ -11,7 +11,8 @@ from scipy import ndimage
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
 SURE = 4.0
-NORTH_UP = Affine(1, 0, 500_000, 0, -1, 5_000_000)
+# A tile starts in its corner, at every scale and for tiles of 128, 512 and 1024 px.
+NORTH_UP = Affine(1, 0, 516_096, 0, -1, 5_160_960)
 
 
 class FloodModel:
@@ -82,7 +83,7 @@ def write_raster(
     transform: Affine = NORTH_UP,
     **options: object,
 ) -> Path:
-    """Write (H, W) or (C, H, W) as a GeoTIFF; 1 m pixels from (500000, 5000000) by default."""
+    """Write (H, W) or (C, H, W) as a GeoTIFF; 1 m pixels from `NORTH_UP`'s corner by default."""
     bands = data if data.ndim == 3 else data[None]
     count, height, width = bands.shape
     profile = {

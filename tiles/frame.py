@@ -19,6 +19,7 @@ Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 _POINTS_PER_SIDE = 101
+_ROUNDING = 1e-3  # px: far above the errors of a transform, far below a pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,15 @@ class Frame:
         height, width = self.shape
         corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
         return _envelope(self.to_world(corners))
+
+    @property
+    def anchor(self) -> tuple[int, int]:
+        """The pixel (col, row) at the origin of the CRS, mostly far off the frame.
+
+        A frame and any whole-pixel crop of it count from the same place on the ground.
+        """
+        (x, y), *_ = np.floor(self._from_world(np.zeros((1, 2))) + _ROUNDING)
+        return int(x), int(y)
 
     @property
     def pixel_size_m(self) -> tuple[float, float]:

@@ -41,18 +41,19 @@ class Tile:
 class TileGrid:
     """Overlapping square tiles over a raster.
 
-    Every tile lies on one lattice of tile pixels that starts at the raster's origin, so where two
-    tiles overlap they see the same tile pixels. Tiles start every `size - overlap` tile pixels;
-    the last one shifts inward to end where the raster ends. Cores are cut midway through the
-    overlaps, at whole raster pixels, so a core has at least `overlap // 2` tile pixels of context
-    (to a raster pixel) on each side that is not the raster's border. A raster smaller than a tile
-    is one tile.
+    Tiles start every `size - overlap` tile pixels, counted from the anchor in every direction, so
+    where two tiles overlap they see the same tile pixels, and two rasters that share ground and
+    anchor share the tiles there. Tiles at the raster's border reach beyond it. Cores are cut midway
+    through the overlaps, at whole raster pixels, so a core has at least `overlap // 2` tile pixels
+    of context (to a raster pixel) on each side that is not the raster's border. Along an axis where
+    one tile can hold the raster there is one; it starts as near to the lattice as it may.
 
     Attributes:
         shape: (height, width) of the raster, in raster pixels.
         size: Height and width of a tile, in tile pixels.
         overlap: How far neighbours overlap, in tile pixels, below `size`.
         scale: Raster pixels per tile pixel: a whole number, or one over a whole number.
+        anchor: (col, row) of a raster pixel where a tile starts; it may lie anywhere.
 
     Raises:
         ValueError: If a number is out of its range, or if at a scale below 1 size and overlap are
@@ -63,6 +64,7 @@ class TileGrid:
     size: int = 1024
     overlap: int = 128
     scale: float = 1.0
+    anchor: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or min(self.shape) < 1:
@@ -137,39 +139,51 @@ class TileGrid:
             "size": self.size,
             "overlap": self.overlap,
             "scale": self.scale,
+            "anchor": list(self.anchor),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The grid that `to_dict` described."""
         height, width = values["shape"]
-        return cls((height, width), values["size"], values["overlap"], values["scale"])
+        col, row = values["anchor"]
+        size, overlap, scale = values["size"], values["overlap"], values["scale"]
+        return cls((height, width), size, overlap, scale, (col, row))
 
     @property
     def _axes(self) -> tuple["_Axis", "_Axis"]:
         """Vertical, horizontal."""
-        coarser, finer = whole_ratio(self.scale)
-        height, width = self.shape
-        return (
-            _Axis(height, self.size, self.overlap, coarser, finer),
-            _Axis(width, self.size, self.overlap, coarser, finer),
-        )
+        return _axes(self)
+
+
+@lru_cache(maxsize=256)
+def _axes(grid: TileGrid) -> tuple["_Axis", "_Axis"]:
+    coarser, finer = whole_ratio(grid.scale)
+    size, overlap = grid.size * coarser // finer, grid.overlap * coarser // finer
+    (height, width), (col, row) = grid.shape, grid.anchor
+    return _Axis.of(height, size, overlap, row), _Axis.of(width, size, overlap, col)
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """One dimension of a grid; a grid is the product of two. Tile pixels unless said otherwise."""
+    """One dimension of a grid, in raster pixels; a grid is the product of two."""
 
-    length: int  # of the raster, in raster pixels
+    length: int  # of the raster
     size: int
     overlap: int
-    coarser: int  # raster pixels per tile pixel
-    finer: int  # tile pixels per raster pixel
+    first: int  # where the first tile starts, 0 or below
 
-    @property
-    def end(self) -> int:
-        """Where the raster ends."""
-        return -(-self.length * self.finer // self.coarser)
+    @classmethod
+    def of(cls, length: int, size: int, overlap: int, anchor: int) -> Self:
+        """With the first tile where the lattice through an anchor has it, if there are several.
+
+        One alone is shifted by as large a part of the stride as lets it hold the raster, so that a
+        model's patches mostly fall where they do in a larger raster.
+        """
+        step = size - overlap
+        while length <= size < _before_zero(anchor, step) + length:
+            step //= 2
+        return cls(length, size, overlap, -_before_zero(anchor, step))
 
     @property
     def stride(self) -> int:
@@ -178,35 +192,27 @@ class _Axis:
     @property
     def count(self) -> int:
         """How many tiles."""
-        return 1 + max(0, -((self.size - self.end) // self.stride))
-
-    def start(self, index: int) -> int:
-        """Where a tile starts."""
-        return max(0, min(index * self.stride, self.end - self.size))
-
-    def raster(self, position: int) -> int:
-        """A position in raster pixels, which ends with the raster."""
-        return min(position // self.finer * self.coarser, self.length)
+        return 1 + max(0, -((self.first + self.size - self.length) // self.stride))
 
     def read(self, index: int) -> tuple[int, int]:
-        """First and past-the-last raster pixel that a tile sees."""
-        start = self.start(index)
-        return self.raster(start), self.raster(start + self.size)
+        """First and past-the-last pixel that a tile sees."""
+        start = self.first + index * self.stride
+        return start, start + self.size
 
     def core(self, index: int) -> tuple[int, int]:
-        """First and past-the-last raster pixel that a tile answers for."""
+        """First and past-the-last pixel that a tile answers for."""
         return self.cut(index), self.cut(index + 1)
 
     def cut(self, index: int) -> int:
-        """The raster pixel where the core of a tile starts: midway through the overlap."""
+        """The pixel where the core of a tile starts: midway through the overlap."""
         if index == 0:
             return 0
         if index == self.count:
             return self.length
-        return self.raster((self.start(index - 1) + self.size + self.start(index)) // 2)
+        return self.first + index * self.stride + self.overlap // 2
 
     def margin(self, index: int, low: float, high: float) -> float:
-        """Raster pixels between bounds and the nearer edge of what a tile sees."""
+        """Pixels between bounds and the nearer edge of what a tile sees."""
         start, stop = self.read(index)
         before = low - start if index > 0 else math.inf
         after = stop - high if index < self.count - 1 else math.inf
@@ -215,14 +221,19 @@ class _Axis:
     def locate(self, low: float, high: float) -> int:
         """The index with the largest margin, the lowest of equals.
 
-        Of the evenly spaced tiles that is one of the two centred nearest the bounds. The first
-        and the last have a side that does not count, and the last is shifted: they are tried too.
+        That is one of the two tiles centred nearest the bounds, or the first or the last, which
+        have a side that does not count.
         """
         last = self.count - 1
-        middle = (low + high) / 2 * self.finer / self.coarser
-        nearest = math.floor((middle - self.size / 2) / self.stride)
-        tried = {min(max(index, 0), last) for index in (0, nearest, nearest + 1, last - 1, last)}
+        middle = (low + high) / 2
+        nearest = math.floor((middle - self.first - self.size / 2) / self.stride)
+        tried = {min(max(index, 0), last) for index in (0, nearest, nearest + 1, last)}
         return max(sorted(tried), key=lambda index: self.margin(index, low, high))
+
+
+def _before_zero(anchor: int, step: int) -> int:
+    """How far before 0 the last of the places lies that come every `step` from an anchor."""
+    return -anchor % step
 
 
 @lru_cache(maxsize=64)

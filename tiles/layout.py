@@ -19,7 +19,7 @@ from tiles.errors import StoreDamaged, StoreMismatch
 from tiles.grid import TileGrid
 
 FORMAT = "geosam-features"
-VERSION = 1
+VERSION = 2  # 2: tiles lie on a lattice with an anchor; in 1 they started with the raster
 
 Index = tuple[int, int]
 
@@ -211,6 +211,12 @@ def _read_attributes(path: str | Path, store: Store) -> dict[str, Any]:
         raise StoreMismatch(
             f"Feature store {path}: version {attributes['version']} (expected at most {VERSION}). "
             "A newer version of this software wrote it: upgrade."
+        )
+    if attributes["version"] < VERSION:
+        raise StoreMismatch(
+            f"Feature store {path}: version {attributes['version']} (expected {VERSION}). An older "
+            "version of this software wrote it, whose tiles lie elsewhere: delete it and encode "
+            "again, or encode into a new store."
         )
     return attributes
 

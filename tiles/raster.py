@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from affine import Affine
 from pyproj import CRS
@@ -149,32 +150,43 @@ class Raster:
         """Read a window, at a scale.
 
         A pixel of the chip is the same, to the last bit, through whatever window it is read.
+        Beyond the raster there is no data.
 
         At a scale k above 1 a pixel is the mean of the valid pixels of a block of k x k raster
-        pixels; it is valid where half of them are. Blocks are taken from an overview where one
-        divides k. At a scale below 1 pixels are interpolated linearly between the centres of the
-        valid raster pixels, and as valid as the raster pixel they lie in.
+        pixels, counted from the window's corner; it is valid where half of those in the raster are.
+        Blocks are taken from an overview where their edges are edges of its pixels. At a scale
+        below 1 pixels are interpolated linearly between the centres of the valid raster pixels, and
+        as valid as the raster pixel they lie in.
 
         Args:
-            window: Raster pixels. At a scale k above 1 its edges are multiples of k, or the
-                raster's far edges.
+            window: Raster pixels, some of them on the raster. At a scale k above 1 its sides are
+                multiples of k, or end beyond the raster.
             bands: Data bands from 1, in the order wanted; None: all.
             scale: Raster pixels per chip pixel: a whole number or one over a whole number.
 
         Raises:
-            ValueError: If the window leaves the raster or does not fit the scale.
+            ValueError: If the window is off the raster or does not fit the scale.
             RasterError: If a band does not exist or the raster cannot be read.
         """
         coarser, finer = whole_ratio(scale)
-        self._check_window(window, coarser)
+        inside = self._check_window(window, coarser)
         chosen = self._check_chosen(bands)
         if finer > 1:
-            data, valid = self._read_finer(window, chosen, finer)
+            data, valid = self._read_finer(inside, chosen, finer)
+            whole = valid
         elif coarser > 1:
-            return self._read_coarser(window, chosen, coarser)
+            data, valid, whole = self._read_coarser(window, inside, chosen, coarser)
         else:
-            data, valid = self._read_level(self._base, window, chosen)
-        return Chip(data, valid, valid, self.frame.crop(window, scale))
+            data, valid = self._read_level(self._base, inside, chosen)
+            whole = valid
+        frame = self.frame.crop(window, scale)
+        if valid.shape != frame.shape:
+            top, left = (inside.row - window.row) * finer, (inside.col - window.col) * finer
+            corner = (top // coarser, left // coarser)
+            data, valid, whole = (
+                _placed(part, corner, frame.shape) for part in (data, valid, whole)
+            )
+        return Chip(data, valid, whole, frame)
 
     def sample(
         self, bands: Sequence[int] | None = None, max_px: int = 1_000_000
@@ -215,18 +227,19 @@ class Raster:
             blocks = [block for block in denser if block[1].any()] or blocks
         return blocks
 
-    def _check_window(self, window: Window, coarser: int) -> None:
-        if not self.window.contains(window):
-            raise ValueError(f"{window}: leaves the raster (expected inside {self.window}).")
-        starts = window.col % coarser == 0 == window.row % coarser
-        ends = (window.right % coarser == 0 or window.right == self.window.right) and (
-            window.bottom % coarser == 0 or window.bottom == self.window.bottom
-        )
-        if not (starts and ends):
+    def _check_window(self, window: Window, coarser: int) -> Window:
+        """The part of a window that lies on the raster."""
+        inside = window & self.window
+        if inside is None:
+            raise ValueError(f"{window}: off the raster (expected some of {self.window}).")
+        fits_cols = window.width % coarser == 0 or window.right >= self.window.right
+        fits_rows = window.height % coarser == 0 or window.bottom >= self.window.bottom
+        if not (fits_cols and fits_rows):
             raise ValueError(
-                f"{window}: does not fit scale {coarser} (expected edges at multiples of "
-                f"{coarser}, or the raster's far edges)."
+                f"{window}: does not fit scale {coarser} (expected sides that are multiples of "
+                f"{coarser}, or end beyond the raster)."
             )
+        return inside
 
     def _check_chosen(self, bands: Sequence[int] | None) -> list[int]:
         chosen = list(range(1, self.count + 1) if bands is None else bands)
@@ -251,24 +264,33 @@ class Raster:
         data = np.pad(data, ((0, 0), rows, cols), mode="edge")
         return enlarge(data, np.pad(valid, (rows, cols), mode="edge"), factor)
 
-    def _read_coarser(self, window: Window, bands: list[int], factor: int) -> Chip:
-        step, level = [(step, level) for step, level in self._levels() if factor % step == 0][-1]
-        (height, width), rest = window.shape_at(step), factor // step
-        source = Window(window.col // step, window.row // step, width, height)
-        frame = self.frame.crop(window, factor)
+    def _read_coarser(
+        self, window: Window, inside: Window, bands: list[int], factor: int
+    ) -> tuple[Pixels, Mask, Mask]:
+        """Data, validity and wholeness of a window's blocks that reach into `inside`."""
+        step, level = [
+            (step, level)
+            for step, level in self._levels()
+            if factor % step == window.col % step == window.row % step == 0
+        ][-1]
+        (height, width), rest = inside.shape_at(step), factor // step
+        source = Window(inside.col // step, inside.row // step, width, height)
         if rest == 1:
             data, valid = self._read_level(level, source, bands)
-            return Chip(data, valid, valid, frame)
-        data = np.empty((len(bands), *frame.shape), self.dtype)
-        valid, whole = np.empty(frame.shape, bool), np.empty(frame.shape, bool)
+            return data, valid, valid
+        lead = (inside.row - window.row) // step % rest, (inside.col - window.col) // step % rest
+        shape = (-(-(height + lead[0]) // rest), -(-(width + lead[1]) // rest))
+        data = np.empty((len(bands), *shape), self.dtype)
+        valid, whole = np.empty(shape, bool), np.empty(shape, bool)
         row_bytes = width * len(bands) * (self.dtype.itemsize + 8)
-        for strip in _strips(source, rest * max(1, _STRIP_BYTES // (row_bytes * rest))):
+        done = 0
+        for strip in _strips(source, rest * max(1, _STRIP_BYTES // (row_bytes * rest)), lead[0]):
             pixels, has_data = self._read_level(level, strip, bands)
-            means, kept = block_mean(pixels, has_data, rest)
-            start = (strip.row - source.row) // rest
-            rows = slice(start, start + len(kept))
-            data[:, rows], valid[rows], whole[rows] = means, kept, block_all(has_data, rest)
-        return Chip(data, valid, whole, frame)
+            lack = (lead[0] if strip.row == source.row else 0, lead[1])
+            means, kept = block_mean(pixels, has_data, rest, lack)
+            rows = slice(done, done := done + len(kept))
+            data[:, rows], valid[rows], whole[rows] = means, kept, block_all(has_data, rest, lack)
+        return data, valid, whole
 
     def _levels(self) -> Iterator[tuple[int, Level]]:
         """The raster, then the overviews that can stand for it, each with its factor."""
@@ -314,10 +336,21 @@ def _frame(dataset: DatasetReader, source: str) -> Frame:
         ) from error
 
 
-def _strips(window: Window, height: int) -> Iterator[Window]:
-    """The window in strips of at most `height` rows."""
-    for row in range(window.row, window.bottom, height):
-        yield Window(window.col, row, window.width, min(height, window.bottom - row))
+def _strips(window: Window, height: int, lack: int) -> Iterator[Window]:
+    """The window in strips of at most `height` rows; the first has so many fewer."""
+    for row in range(window.row - lack, window.bottom, height):
+        start = max(row, window.row)
+        yield Window.spanning(window.col, start, window.right, min(row + height, window.bottom))
+
+
+def _placed(
+    part: npt.NDArray[Any], corner: tuple[int, int], shape: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """An array (..., h, w) in a larger one (..., H, W) of zeros, from a (row, col) on."""
+    whole = np.zeros((*part.shape[:-2], *shape), part.dtype)
+    (top, left), (height, width) = corner, part.shape[-2:]
+    whole[..., top : top + height, left : left + width] = part
+    return whole
 
 
 def _spread(shape: tuple[int, int], wanted: int) -> list[Window]:

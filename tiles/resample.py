@@ -12,30 +12,42 @@ Mask = npt.NDArray[np.bool_]
 Plane = npt.NDArray[np.float64]
 
 
-def block_mean(data: Pixels, valid: Mask, factor: int) -> tuple[Pixels, Mask]:
+Lead = tuple[int, int]
+"""Rows and columns that the first block of a chip lacks, because it starts before the chip does."""
+
+
+def block_mean(data: Pixels, valid: Mask, factor: int, lead: Lead = (0, 0)) -> tuple[Pixels, Mask]:
     """Average the valid pixels of each block of factor x factor pixels.
 
     Args:
         data: (C, H, W). Integers stay integers: their means are rounded.
         valid: (H, W). Pixels that are not valid take no part.
-        factor: Block side in pixels. The last blocks are partial where it does not divide H or W.
+        factor: Block side in pixels. The last blocks are partial where they reach beyond H or W.
+        lead: Of the first blocks.
 
     Returns:
-        Means (C, ceil(H / factor), ceil(W / factor)), and where at least half of a block's pixels
-        are valid. The mean of a block without a valid pixel is 0.
+        Means (C, ceil((H + lead) / factor), ceil((W + lead) / factor)), and where at least half of
+        a block's pixels are valid. The mean of a block without a valid pixel is 0.
     """
-    count = _block_sum(valid.astype(np.float64), factor)
-    inside = np.outer(*(_block_lengths(length, factor) for length in valid.shape))
+    count = _block_sum(valid.astype(np.float64), factor, lead)
+    inside = np.outer(
+        *(
+            _block_lengths(length, factor, lack)
+            for length, lack in zip(valid.shape, lead, strict=True)
+        )
+    )
     means = np.empty((len(data), *count.shape), data.dtype)
     for plane, mean in zip(data, means, strict=True):
-        total = _block_sum(np.where(valid, plane, 0).astype(np.float64), factor)
+        total = _block_sum(np.where(valid, plane, 0).astype(np.float64), factor, lead)
         _store(total / np.maximum(count, 1), mean)
     return means, 2 * count >= inside
 
 
-def block_all(valid: Mask, factor: int) -> Mask:
+def block_all(valid: Mask, factor: int, lead: Lead = (0, 0)) -> Mask:
     """Where every pixel of a block of factor x factor is valid; (H, W) as for `block_mean`."""
-    rows, cols = (np.arange(0, length, factor) for length in valid.shape)
+    rows, cols = (
+        _block_starts(length, factor, lack) for length, lack in zip(valid.shape, lead, strict=True)
+    )
     whole: Mask = np.logical_and.reduceat(
         np.logical_and.reduceat(valid, rows, axis=0), cols, axis=1
     )
@@ -66,15 +78,20 @@ def _store(values: Plane, out: npt.NDArray[np.number]) -> None:
     out[...] = np.rint(values) if np.issubdtype(out.dtype, np.integer) else values
 
 
-def _block_lengths(length: int, factor: int) -> npt.NDArray[np.int64]:
+def _block_starts(length: int, factor: int, lack: int) -> npt.NDArray[np.int64]:
+    """The first of `length` pixels in each block, of which the first one lacks some."""
+    return np.arange(-lack, length, factor).clip(0)
+
+
+def _block_lengths(length: int, factor: int, lack: int) -> npt.NDArray[np.int64]:
     """How many of `length` pixels fall in each block."""
-    starts = np.arange(0, length, factor)
-    return np.minimum(length - starts, factor)
+    return np.diff(_block_starts(length, factor, lack), append=length)
 
 
-def _block_sum(plane: Plane, factor: int) -> Plane:
-    height, width = plane.shape
-    padded = np.pad(plane, ((0, -height % factor), (0, -width % factor)))
+def _block_sum(plane: Plane, factor: int, lead: Lead) -> Plane:
+    height, width = np.add(plane.shape, lead)
+    top, left = lead
+    padded = np.pad(plane, ((top, -height % factor), (left, -width % factor)))
     rows = _sum([padded[step::factor] for step in range(factor)])
     return _sum([rows[:, step::factor] for step in range(factor)])
 

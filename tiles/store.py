@@ -166,8 +166,8 @@ class FeatureStore:
                 features without valid pixels or valid pixels without features.
         """
         self._check(tile)
-        padded = self._padded(tile, valid).astype(np.uint8)
-        padded += padded & self._padded(tile, valid if whole is None else whole)
+        levels = self._checked(tile, valid).astype(np.uint8)
+        levels += levels & self._checked(tile, valid if whole is None else whole)
         if (features is None) == bool(valid.any()):
             raise ValueError(
                 f"{tile}: {'no' if features is None else 'some'} features and {valid.sum()} valid "
@@ -177,7 +177,7 @@ class FeatureStore:
         self.drop([tile])
         if half is not None:
             self._features[tile.scale].write(tile.index, half)
-        self._valid[tile.scale].write(tile.index, padded)
+        self._valid[tile.scale].write(tile.index, levels)
 
     def __getitem__(self, tile: Tile) -> Features:
         """The features of a tile, float16.
@@ -215,8 +215,7 @@ class FeatureStore:
                 f"Feature store {self.path}: {tile} is missing (expected to be stored). "
                 "Encode the raster to the end."
             )
-        height, width = tile.shape
-        return self._read(self._valid, tile)[:height, :width]
+        return self._read(self._valid, tile)
 
     def status(self, tile: Tile) -> Status:
         """Whether a tile is missing, done, or empty, which is done but without features.
@@ -301,15 +300,12 @@ class FeatureStore:
             "Drop the tile and encode it again."
         )
 
-    def _padded(self, tile: Tile, valid: Validity) -> Validity:
+    def _checked(self, tile: Tile, valid: Validity) -> Validity:
         if valid.shape != tile.shape or valid.dtype != np.bool_:
             raise ValueError(
                 f"{tile}: validity {valid.dtype} {valid.shape} (expected bool {tile.shape})."
             )
-        size = self._grids[tile.scale].size
-        padded = np.zeros((size, size), bool)
-        padded[: tile.shape[0], : tile.shape[1]] = valid
-        return padded
+        return valid
 
     def _half(self, tile: Tile, features: npt.NDArray[Any]) -> Features:
         if features.shape != self.feature_shape:

@@ -9,18 +9,11 @@ import numpy.typing as npt
 import shapely
 
 from geosam.placement import Points
-from tiles import Frame, Tile
+from tiles import Tile
 
 Indices = npt.NDArray[np.int64]
 
 _LEVELS = 3  # of sparser lattices that are prompted first
-_ROUNDING = 1e-3  # px: far above the errors of a transform, far below a pixel
-
-
-def anchor(frame: Frame) -> tuple[int, int]:
-    """The raster pixel (col, row) at the origin of the frame's CRS, mostly far off the raster."""
-    (x, y), *_ = np.floor(frame.to_pixel([[0.0, 0.0]]) + _ROUNDING)
-    return int(x), int(y)
 
 
 def lattice(
@@ -33,7 +26,7 @@ def lattice(
     Args:
         tile: in whose core.
         step_px: between points, tile px.
-        origin: see `anchor`.
+        origin: see `Frame.anchor`.
         area: raster px; only points in it count. None: everywhere.
     """
     step = step_px * tile.scale

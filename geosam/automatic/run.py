@@ -17,7 +17,6 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely import GeometryType
 
 from geosam.automatic.candidates import RELAXED, STRICT
-from geosam.automatic.lattice import anchor
 from geosam.automatic.objects import Objects
 from geosam.automatic.painting import BLOCK, Ground, Spool, paint
 from geosam.automatic.regular import check_regular
@@ -37,7 +36,7 @@ DENSITY = 32  # points along a tile's side
 FILL_PX = 16  # gaps between objects up to twice as wide are closed where all ground is covered
 SMOOTH_PX = 1.0  # what `vectorize` may cut off a corner of the pixels' outline, see there
 
-VERSION = 1  # of what the files of the work folder mean
+VERSION = 2  # of what the files of the work folder mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     chosen = check_scales(scene, scales)
     key = _key(scene, chosen, density, coverage, shape)
     plan = Plan(
-        scene, chosen, max(1, model.size // density), anchor(scene.frame), tiers, shape,
+        scene, chosen, max(1, model.size // density), scene.frame.anchor, tiers, shape,
         work_folder(scene.store.path, key),
     )  # fmt: skip
     wishes = Wishes(min_area_m2, max_area_m2, shape, regular, model.id)

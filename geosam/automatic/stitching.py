@@ -17,7 +17,7 @@ from geosam.automatic.tile_work import Piece, Plan, placed, result_of
 from geosam.polygons import outline_cells
 from geosam.protocol import Floats
 from geosam.tile_masks import Cells, stability
-from tiles import Window
+from tiles import TileGrid, Window
 
 Links = dict[int, set[int]]
 """By the number of a piece, those of its matches."""
@@ -28,15 +28,15 @@ UNSEEN = -4.0  # logit of cells of a joined object that no piece has
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
-    """A piece on the lattice of its scale.
+    """A piece on the lattice of its scale, in tile px from the corner of the grid's first tile.
 
     Attributes:
         number: its own.
         piece: the piece.
-        window: of its cells, tile px from the raster's origin.
-        inside: (h, w) bool, tile px.
-        read: what its tile sees, tile px.
-        core: what its tile answers for, tile px.
+        window: of its cells.
+        inside: (h, w) bool.
+        read: what its tile sees.
+        core: what its tile answers for.
         edges: left, top, right, bottom: which edges cut it.
     """
 
@@ -49,20 +49,21 @@ class _Place:
     edges: tuple[bool, bool, bool, bool]
 
     @classmethod
-    def of(cls, number: int, piece: Piece, shape: tuple[int, int]) -> "_Place":
-        """Where a piece lies; `shape` is the raster's."""
+    def of(cls, number: int, piece: Piece, grid: TileGrid) -> "_Place":
+        """Where a piece of a grid lies."""
+        shape = grid.shape
         height, width = piece.valid.shape
-        window = Window(*piece.corner, width, height)
-        tile, scale = piece.tile, piece.tile.scale
+        tile = piece.tile
+        read = _on_lattice(tile.read, grid)
+        window = Window(read.col + piece.corner[0], read.row + piece.corner[1], width, height)
         inside = np.kron(piece.logits > 0, np.ones((height // piece.logits.shape[0],) * 2, bool))
-        read = _at(tile.read, scale)
         edges = (
             tile.read.col > 0 and window.col <= read.col and bool(inside[:, 0].any()),
             tile.read.row > 0 and window.row <= read.row and bool(inside[0].any()),
             tile.read.right < shape[1] and window.right >= read.right and bool(inside[:, -1].any()),
             tile.read.bottom < shape[0] and window.bottom >= read.bottom and bool(inside[-1].any()),
         )
-        return cls(number, piece, window, inside, read, _at(tile.core, scale), edges)
+        return cls(number, piece, window, inside, read, _on_lattice(tile.core, grid), edges)
 
 
 def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
@@ -79,10 +80,11 @@ def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
         results = [result_of(grid[row, col], plan) for col in range(grid.cols)]
         found = [result.whole for result in results if result is not None]
         pieces = [piece for result in results if result is not None for piece in result.pieces]
-        new = [_Place.of(next(numbers), piece, plan.scene.frame.shape) for piece in pieces]
+        new = [_Place.of(next(numbers), piece, grid) for piece in pieces]
         waiting += new
         _link(new, waiting, links)
-        below = grid[row + 1, 0].read.row / scale if row < grid.rows - 1 else np.inf
+        last = row == grid.rows - 1
+        below = np.inf if last else _on_lattice(grid[row + 1, 0].read, grid).row
         still = []
         for group in _groups(waiting, links):
             fits = _fits(group, plan, scale)
@@ -93,7 +95,7 @@ def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
         waiting = sorted(still, key=lambda place: place.number)
         links = defaultdict(set, {place.number: links[place.number] for place in waiting})
         horizon = min([below, *(place.window.row for place in waiting)]) * scale
-        yield float(horizon), Objects.joined(found)
+        yield float(grid[0, 0].read.row + horizon), Objects.joined(found)
 
 
 def _link(new: Sequence[_Place], others: Sequence[_Place], links: Links) -> None:
@@ -234,12 +236,15 @@ def _outlined(group: Sequence[_Place], *, truncated: bool) -> Objects:
     cells = outline_cells(logits, None if valid.all() else valid, tolerance)
     if cells.is_empty:
         return Objects.none()
-    largest = max(group, key=lambda place: np.count_nonzero(place.inside)).piece.tile
-    shape = placed(cells, (window.col, window.row), largest.scale, largest.scale)
+    largest = max(group, key=lambda place: np.count_nonzero(place.inside))
+    tile, scale = largest.piece.tile, largest.piece.tile.scale
+    col, row = window.col - largest.read.col, window.row - largest.read.row
+    place = (tile.read.col + col * scale, tile.read.row + row * scale)
+    shape = placed(cells, place, scale)
     score = min(place.piece.score for place in group)
     tier = max(place.piece.tier for place in group)
     quality = (score, stability(logits), tier)
-    return Objects.of([(shape, *quality, largest.scale, largest.index, truncated)])
+    return Objects.of([(shape, *quality, scale, tile.index, truncated)])
 
 
 def _enlarged(piece: Piece) -> Floats:
@@ -261,11 +266,15 @@ def _stretched(rows: Floats, k: int) -> Floats:
     return stretched
 
 
-def _at(window: Window, scale: float) -> Window:
-    """A window of raster px in tile px; the last ones may stick out."""
-    col, row = round(window.col / scale), round(window.row / scale)
-    height, width = window.shape_at(scale)
-    return Window(col, row, width, height)
+def _on_lattice(window: Window, grid: TileGrid) -> Window:
+    """The tile px that share ground with a window of raster px."""
+    start, scale = grid[0, 0].read, grid.scale
+    col, row = int((window.col - start.col) // scale), int((window.row - start.row) // scale)
+    right, bottom = (
+        -int((first - edge) // scale)
+        for first, edge in ((start.col, window.right), (start.row, window.bottom))
+    )
+    return Window.spanning(col, row, right, bottom)
 
 
 def _corners(window: Window) -> tuple[int, int, int, int]:

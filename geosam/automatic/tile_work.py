@@ -21,7 +21,7 @@ from geosam.polygons import outline_cells
 from geosam.protocol import Floats
 from geosam.scene import Scene
 from geosam.tile_masks import Cells, TileMasks
-from tiles import Frame, Tile, TileGrid, Window
+from tiles import Tile, TileGrid, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Plan:
         scene: raster and features.
         scales: raster px per tile px, finest first.
         step_px: between lattice points, tile px.
-        origin: of the lattice, see `anchor`.
+        origin: of the lattice, see `Frame.anchor`.
         tiers: thresholds, strictest first; the later ones only where ground is left.
         area: of interest, raster px; None: everywhere.
         folder: for the results.
@@ -77,7 +77,7 @@ class Piece:
     Attributes:
         logits: (h, w) float32 cells.
         valid: (h * k, w * k) bool, tile px with data, at k px a cell.
-        corner: (col, row) of the first cell, in tile px from the raster's origin.
+        corner: (col, row) of the first cell, px of the tile.
         tile: in the grid.
         score: the model's.
         stability: see `Objects`.
@@ -150,13 +150,15 @@ def _find(tile: Tile, plan: Plan) -> TileResult:
         side = _side(mask.logits) * cell
         if not plan.smallest_px(tile.scale) < side <= plan.largest_px(tile.scale):
             continue
-        corner = _corner(mask, scene.frame, tile.scale)
+        corner = _corner(mask, maker)
         if mask.status == "truncated":
             pieces.append(_piece(mask, mask.logits, logits, maker, corner, tier))
             continue
         cells = outline_cells(mask.logits, mask.valid)
         if not cells.is_empty:
-            shape = placed(cells, corner, tile.scale, cell)
+            col, row = corner
+            place = (tile.read.col + col * tile.scale, tile.read.row + row * tile.scale)
+            shape = placed(cells, place, cell)
             quality = (mask.score, mask.stability, tier)
             whole.append((shape, *quality, tile.scale, tile.index, False))
     return TileResult(Objects.of(whole), pieces)
@@ -182,18 +184,16 @@ def _side(logits: Floats) -> int:
     return max(int(np.ptp(np.flatnonzero(inside.any(axis)))) + 1 for axis in (0, 1))
 
 
-def _corner(mask: Mask, frame: Frame, scale: float) -> tuple[int, int]:
-    """(col, row) of a mask's first cell, in tile px from the raster's origin."""
-    (xy,) = frame.to_pixel(mask.frame.to_world([[0.0, 0.0]]))
-    col, row = np.rint(xy / scale)
+def _corner(mask: Mask, maker: TileMasks) -> tuple[int, int]:
+    """(col, row) of a mask's first cell, px of its tile."""
+    (xy,) = maker.frame.to_pixel(mask.frame.to_world([[0.0, 0.0]]))
+    col, row = np.rint(xy)
     return int(col), int(row)
 
 
-def placed(cells: MultiPolygon, corner: tuple[int, int], scale: float, cell: float) -> MultiPolygon:
-    """A shape in cells of so many raster px, brought from its corner (tile px) to raster px."""
-    moved: MultiPolygon = shapely.transform(
-        cells, lambda xy: xy * cell + np.array(corner, np.float64) * scale
-    )
+def placed(cells: MultiPolygon, corner: tuple[float, float], cell: float) -> MultiPolygon:
+    """A shape in cells of so many raster px, brought to its corner; all in raster px."""
+    moved: MultiPolygon = shapely.transform(cells, lambda xy: xy * cell + corner)
     return moved
 
 
@@ -205,8 +205,7 @@ def _piece(
     Small holes stay as they were in the tile's logits (s, s): one in a tile's corner is not a hole,
     but part of the ground beyond.
     """
-    scale, read = maker.tile.scale, maker.tile.read
-    left, top = corner[0] - round(read.col / scale), corner[1] - round(read.row / scale)
+    left, top = corner
     k = len(maker.valid) // len(maker.data)
     height, width = kept.shape
     raw = logits[top // k : top // k + height, left // k : left // k + width]

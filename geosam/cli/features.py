@@ -19,7 +19,6 @@ from geosam.cli.shared import (
     report,
     scales_option,
 )
-from geosam.encoding import tile_image
 from geosam.recipe import Stretch
 from geosam.scene import Scene, ladder
 from tiles import FeatureStore, Raster
@@ -44,9 +43,9 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
     model = chosen.load()
     with Raster.open(raster) as opened:
         stretch = Stretch.of(opened, bands)
-        grids = [grid for grid in ladder(opened.frame, model.size) if grid.scale >= 1]
+        grids = [grid for grid in ladder(opened, model.size) if grid.scale >= 1]
         tile = grids[0][grids[0].rows // 2, grids[0].cols // 2]
-        image = tile_image(stretch, opened.read(tile.read, stretch.bands, tile.scale), model.size)
+        image = stretch(opened.read(tile.read, stretch.bands, tile.scale))
         began = time.perf_counter()
         features = model.encode(np.stack([image] * model.batch))
         seconds = (time.perf_counter() - began) / model.batch

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from pyproj import CRS
 
 import geosam
-from geosam.automatic.lattice import anchor, lattice
+from geosam.automatic.lattice import lattice
 from geosam.errors import OutputExists, PromptError
-from geosam.scene import ladder
 from tests.fakes import FloodModel, discs, write_raster
-from tiles import Frame
+from tiles import Frame, TileGrid
 
 # Inside a tile, on an edge, on a corner of four tiles, and larger than the overlap on a corner.
 PLACES = ((60, 48, 15), (40, 112, 12), (112, 112, 14), (104, 200, 40))
@@ -85,7 +84,7 @@ SCENE = np.pad(scene_of(), 70, constant_values=20)
 def test_the_same_wherever_the_tile_grid_falls(tmp_path_factory, left, top, right, bottom):
     folder = tmp_path_factory.mktemp("shift")
     image = SCENE[top : SCENE.shape[0] - bottom, left : SCENE.shape[1] - right]
-    transform = Affine(1, 0, 500_000 + left, 0, -1, 5_000_000 - top)
+    transform = Affine(1, 0, 516_096 + left, 0, -1, 5_160_960 - top)
     path = write_raster(folder / "a.tif", image, transform=transform)
     found = off_the_border(run(path, scales=[1, 2]), image.shape, transform)
     if not hasattr(test_the_same_wherever_the_tile_grid_falls, "known"):
@@ -114,7 +113,7 @@ def test_what_no_scale_holds_is_marked(tmp_path):
     path = write_raster(tmp_path / "a.tif", scene_of())
     assert set(run(path, scales=[1])["status"]) == {"ok"}  # even the ground, joined of all tiles
     corner = geopandas.GeoDataFrame(
-        geometry=[shapely.box(500_001, 4_999_980, 500_020, 4_999_999)], crs="EPSG:32633"
+        geometry=[shapely.box(516_097, 5_160_940, 516_116, 5_160_959)], crs="EPSG:32633"
     )
     (status,) = run(path, scales=[1], area=corner)["status"]  # one tile alone is asked
     assert status == "truncated"
@@ -130,7 +129,7 @@ def test_sizes_and_area_of_interest(tmp_path):
     assert some["id"].tolist() == [1, 2]
     assert model.encoded == 0
     spot = geopandas.GeoDataFrame(
-        geometry=[shapely.Point(500_048, 4_999_940).buffer(8)], crs="EPSG:32633"
+        geometry=[shapely.Point(516_144, 5_160_900).buffer(8)], crs="EPSG:32633"
     ).to_crs("EPSG:4326")
     (one,) = run(path, area=spot, max_area_m2=5000).geometry
     assert burn(one, path)[60, 48]
@@ -251,8 +250,8 @@ def test_each_lattice_point_belongs_to_one_tile_and_stays_on_the_ground():
     on_ground = []
     for shift in (0, 7, 33):
         frame = Frame((500, 450), Affine(0.5, 0, 3e5 + shift * 0.5, 0, -0.5, 4e6), crs)
-        grid = next(grid for grid in ladder(frame, 128) if grid.scale == 2)
-        points = np.concatenate([lattice(tile, 16, anchor(frame)) for tile in grid])
+        grid = TileGrid(frame.shape, 128, 32, 2, frame.anchor)
+        points = np.concatenate([lattice(tile, 16, frame.anchor) for tile in grid])
         assert len(np.unique(points, axis=0)) == len(points)
         assert len(points) == pytest.approx(500 * 450 / 32**2, rel=0.1)
         on_ground.append(frame.to_world(points))

@@ -19,7 +19,7 @@ from geosam.evaluation.sheet import draw_sheet
 from geosam.evaluation.truth import read_manifest
 from tests.fakes import FloodModel, write_raster
 
-LEFT, TOP = 500_000, 5_000_000
+LEFT, TOP = 516_096, 5_160_960
 
 
 def ground(xmin, ymin, xmax, ymax):

@@ -24,7 +24,7 @@ from geosam.exchange.yolo import one_ring
 from tests.fakes import write_raster
 from tiles import Window
 
-LEFT, TOP = 500_000, 5_000_000
+LEFT, TOP = 516_096, 5_160_960
 CRS = "EPSG:32633"
 
 

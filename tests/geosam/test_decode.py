@@ -27,7 +27,7 @@ def test_further_clicks_correct_the_first_one_s_mask_at_its_scale(tmp_path, scal
     image = np.full((256, 256), 20, np.uint8)
     image[120:140, 120:140] = 200
     path = write_raster(tmp_path / "a.tif", image)
-    places = [[500_124.5, 4_999_871.5], [500_134.5, 4_999_866.5]]
+    places = [[516_220.5, 5_160_831.5], [516_230.5, 5_160_826.5]]
     model = ChoosyModel(widths)
     (lone,) = segment(model, path, PromptSet.of(points=places[:1])).itertuples()
     model.asked.clear()

@@ -18,7 +18,7 @@ GREY = (100, 100, 100)
 
 
 def frame(height, width):
-    return Frame((height, width), Affine(1, 0, 500_000, 0, -1, 5_000_000), UTM)
+    return Frame((height, width), Affine(1, 0, 516_096, 0, -1, 5_160_960), UTM)
 
 
 def in_pixels(place, *shapes):

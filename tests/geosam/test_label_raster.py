@@ -14,7 +14,7 @@ from geosam.label_raster import outline_pixels, trace
 from geosam.polygons import vectorize
 from tiles.errors import RasterError
 
-PLACE = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+PLACE = Affine(2, 0, 516_096, 0, -2, 5_160_960)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_one_label_gives_one_polygon_a_part(folder):
     assert table.label.tolist() == [7, 7, 7]
     expected = [(0, -4, 2, 0), (4, -2, 6, 0), (2, -6, 6, -4)]
     for geometry, corners in zip(table.geometry, expected, strict=True):
-        moved = np.array(corners) + np.array([500_000, 5_000_000] * 2)
+        moved = np.array(corners) + np.array([516_096, 5_160_960] * 2)
         assert geometry.equals(box(*moved))
     assert table.area_m2.tolist() == pytest.approx([8, 4, 8], rel=1e-3)
 
@@ -191,7 +191,7 @@ def test_simplifying_loses_no_label(folder, simplify_m):
 
 def test_rotated_and_south_up_rasters_keep_their_place(folder):
     labels = np.uint8([[1, 1, 0], [0, 2, 0]])
-    for place in (PLACE @ Affine.rotation(30), Affine(2, 0, 500_000, 0, 2, 5_000_000)):
+    for place in (PLACE @ Affine.rotation(30), Affine(2, 0, 516_096, 0, 2, 5_160_960)):
         table = vectorize(save(folder, labels, place=place))
         np.testing.assert_array_equal(burn(table, labels.shape, place), labels)
 

@@ -18,7 +18,7 @@ UTM = CRS("EPSG:32633")
 
 
 def frame(shape, cell=1.0, crs=UTM):
-    return Frame(shape, Affine(cell, 0, 500_000, 0, -cell, 5_000_000), crs)
+    return Frame(shape, Affine(cell, 0, 516_096, 0, -cell, 5_160_960), crs)
 
 
 def pixels(shape):
@@ -209,7 +209,7 @@ def test_one_row_a_mask_in_their_order():
     assert (first.score, first.stability, first.tile) == (0.9, 0.8, "0,1")
     assert (first.scale, first.candidate) == (2.0, 1)
     assert first.geometry.geom_type == "Polygon"
-    assert first.geometry.equals(box(500_000, 4_999_998, 500_002, 5_000_000))
+    assert first.geometry.equals(box(516_096, 5_160_958, 516_098, 5_160_960))
     assert table.crs == UTM
 
 

@@ -20,13 +20,13 @@ SIZE = 128
 OUTLINE = 2000  # points a side
 
 GRIDS = {
-    "north up": ("EPSG:32633", Affine(1, 0, 500_000, 0, -1, 5_000_000)),
-    "south up": ("EPSG:32633", Affine(1, 0, 500_000, 0, 1, 5_000_000)),
+    "north up": ("EPSG:32633", Affine(1, 0, 516_096, 0, -1, 5_160_960)),
+    "south up": ("EPSG:32633", Affine(1, 0, 516_096, 0, 1, 5_160_960)),
     "rotated": (
         "EPSG:32633",
-        Affine.translation(500_000, 5_000_000) @ Affine.rotation(20) @ Affine.scale(1, -1),
+        Affine.translation(516_096, 5_160_960) @ Affine.rotation(20) @ Affine.scale(1, -1),
     ),
-    "sheared": ("EPSG:32633", Affine(0.5, 0.2, 500_000, -0.1, -0.4, 5_000_000)),
+    "sheared": ("EPSG:32633", Affine(0.5, 0.2, 516_096, -0.1, -0.4, 5_160_960)),
     "degrees": ("EPSG:4326", Affine(1e-5, 0, 15, 0, -1.4e-5, 45)),
     "feet": ("EPSG:2263", Affine(0.5, 0, 987_000, 0, -0.5, 213_000)),
     "web mercator": ("EPSG:3857", Affine(0.3, 0, 1_670_000, 0, -0.3, 5_620_000)),
@@ -151,7 +151,7 @@ def test_the_half_pixel_is_taken_off_in_tile_pixels_at_every_scale(tmp_path):
     image = np.full((300, 300), 20, np.uint8)
     path = write_raster(tmp_path / "a.tif", image)
     click, box = (201.25, 140.5), (180, 120, 196, 152)
-    x, y = 500_000, 5_000_000
+    x, y = 516_096, 5_160_960
     for scale in (0.25, 0.5, 1, 2, 4):
         asked = PromptSet.of(
             points=[(x + click[0], y - click[1])],
@@ -183,11 +183,11 @@ def box_of(grid, crs):
 
 
 FIELD = {
-    "utm": ("EPSG:32633", Affine(1, 0, 500_000, 0, -1, 5_000_000)),
+    "utm": ("EPSG:32633", Affine(1, 0, 516_096, 0, -1, 5_160_960)),
     "degrees": ("EPSG:4326", Affine(1e-5, 0, 15, 0, -1e-5, 45)),
     "rotated": (
         "EPSG:32633",
-        Affine.translation(500_000, 5_000_000) @ Affine.rotation(20) @ Affine.scale(1, -1),
+        Affine.translation(516_096, 5_160_960) @ Affine.rotation(20) @ Affine.scale(1, -1),
     ),
 }
 
@@ -208,7 +208,7 @@ def test_the_box_of_the_field(grid, crs):
 def test_the_box_of_the_field_in_its_own_crs_is_exact():
     frame = Frame((1000, 1000), FIELD["utm"][1], CRS("EPSG:32633"))
     for crs in (None, CRS("EPSG:32633")):
-        box = (500_100, 4_999_700, 500_200, 4_999_800)
+        box = (516_196, 5_160_660, 516_296, 5_160_760)
         assert to_pixels(Prompt("a", box=box), crs, frame).box == (100, 200, 200, 300)
 
 

@@ -15,9 +15,10 @@ from shapely import Point, box
 from geosam.errors import BandError, ModelError, PromptError
 from geosam.prompts import Prompt, PromptSet
 from geosam.protocol import TilePrompt
+from geosam.scene import ladder
 from geosam.verbs import encode, segment
 from tests.fakes import NORTH_UP, FloodModel, discs, write_raster
-from tiles import FeatureStore, StoreIncomplete, StoreMismatch
+from tiles import FeatureStore, Raster, StoreIncomplete, StoreMismatch
 
 PLACES = ((112, 304, 15), (304, 304, 15), (100, 100, 14), (500, 500, 15))
 
@@ -44,9 +45,9 @@ def clicks(path, places, crs=None):
 
 
 GRIDS = {
-    "north up": ("EPSG:32633", Affine(1, 0, 500_000, 0, -1, 5_000_000)),
-    "south up": ("EPSG:32633", Affine(1, 0, 500_000, 0, 1, 5_000_000)),
-    "rotated": ("EPSG:32633", Affine(0.94, 0.342, 500_000, 0.342, -0.94, 5_000_000)),
+    "north up": ("EPSG:32633", Affine(1, 0, 516_096, 0, -1, 5_160_960)),
+    "south up": ("EPSG:32633", Affine(1, 0, 516_096, 0, 1, 5_160_960)),
+    "rotated": ("EPSG:32633", Affine(0.94, 0.342, 516_096, 0.342, -0.94, 5_160_960)),
     "degrees": ("EPSG:4326", Affine(1e-5, 0, 15, 0, -1e-5, 45)),
     "web mercator": ("EPSG:3857", Affine(0.5, 0, 1_670_000, 0, -0.5, 5_620_000)),
 }
@@ -111,7 +112,7 @@ def test_n_prompts_in_n_records_out_each_with_a_status(tmp_path):
     image = discs((200, 200), (50, 50, 20))
     image[:, 150:] = 0
     path = write_raster(tmp_path / "a.tif", image, nodata=0)
-    x, y = 500_000, 5_000_000
+    x, y = 516_096, 5_160_960
     prompts = PromptSet(
         (
             Prompt("far", points=[(x + 900, y - 50)], labels=[1]),
@@ -130,7 +131,7 @@ def test_n_prompts_in_n_records_out_each_with_a_status(tmp_path):
 def test_several_points_of_one_object_add_and_take_away(tmp_path):
     image = discs((200, 200), (50, 50, 12), (50, 85, 12))
     path = write_raster(tmp_path / "a.tif", image)
-    both = np.array([(500_050.5, 4_999_949.5), (500_085.5, 4_999_949.5)])
+    both = np.array([(516_146.5, 5_160_909.5), (516_181.5, 5_160_909.5)])
     asked = PromptSet.of(points=[both, both], labels=[[1, 1], [1, 0]])
     polygons = segment(FloodModel(), path, asked, simplify_m=0)
     assert [g.geom_type for g in polygons.geometry] == ["MultiPolygon", "Polygon"]
@@ -141,7 +142,7 @@ def test_several_points_of_one_object_add_and_take_away(tmp_path):
 def test_lists_arrays_frames_and_files_give_the_same(tmp_path):
     image = discs((200, 200), (50, 50, 20), (120, 120, 20))
     path = write_raster(tmp_path / "a.tif", image)
-    rows = [(500_050.5, 4_999_949.5), (500_120.5, 4_999_879.5)]
+    rows = [(516_146.5, 5_160_909.5), (516_216.5, 5_160_839.5)]
     listed = PromptSet.of(points=rows, crs="EPSG:32633")
     first = segment(FloodModel(), path, listed)
     frame = geopandas.GeoDataFrame(
@@ -158,7 +159,7 @@ def test_lists_arrays_frames_and_files_give_the_same(tmp_path):
 def test_a_polygon_prompts_with_its_mask_and_its_extent(tmp_path):
     image = discs((200, 200), (60, 70, 20))
     path = write_raster(tmp_path / "a.tif", image)
-    rough = Point(500_070.5, 4_999_939.5).buffer(24)
+    rough = Point(516_166.5, 5_160_899.5).buffer(24)
     frame = geopandas.GeoDataFrame(geometry=[rough], crs=32633)
     seen = []
 
@@ -179,7 +180,7 @@ def test_a_polygon_prompts_with_its_mask_and_its_extent(tmp_path):
 
 def test_overlapping_masks_stay_two_polygons(tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((100, 100), (50, 50, 20)))
-    x, y = 500_000, 5_000_000
+    x, y = 516_096, 5_160_960
     boxes = [(x + 30, y - 70, x + 60, y - 30), (x + 40, y - 70, x + 75, y - 30)]
     polygons = segment(FloodModel(), path, PromptSet.of(boxes=boxes))
     assert len(polygons) == 2
@@ -188,7 +189,7 @@ def test_overlapping_masks_stay_two_polygons(tmp_path):
 
 def test_multimask_gives_three_candidates_best_first(tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((100, 100), (50, 50, 20)))
-    asked = PromptSet.of(points=[(500_050, 4_999_950)])
+    asked = PromptSet.of(points=[(516_146, 5_160_910)])
     best = segment(FloodModel(), path, asked)
     three = segment(FloodModel(), path, asked, multimask=True)
     assert three["candidate"].tolist() == [0, 1, 2]
@@ -318,12 +319,12 @@ def test_a_mask_is_never_true_where_there_is_no_data(tmp_path):
     image[55:60, 40:80] = 0
     image[62, 66] = 0
     path = write_raster(tmp_path / "a.tif", image, nodata=0)
-    asked = PromptSet.of(boxes=[(500_025, 4_999_905, 500_095, 4_999_975)])
+    asked = PromptSet.of(boxes=[(516_121, 5_160_865, 516_191, 5_160_935)])
     polygon = segment(FloodModel(), path, asked)
     assert polygon["scale"].tolist() == [2]
     assert polygon["status"].tolist() == ["ok"]
     for row, col in np.argwhere(image == 0):
-        pixel = box(500_000 + col, 5_000_000 - row - 1, 500_000 + col + 1, 5_000_000 - row)
+        pixel = box(516_096 + col, 5_160_960 - row - 1, 516_096 + col + 1, 5_160_960 - row)
         assert polygon.geometry[0].intersection(pixel).area < 1e-6
 
 
@@ -333,7 +334,7 @@ def test_scattered_nodata_costs_an_object_only_its_own_area(tmp_path, raster_is_
     holes = np.random.default_rng(0).random(image.shape) < 0.02
     image[holes] = 0
     path = write_raster(tmp_path / "a.tif", image, nodata=0)
-    x, y = 500_000 + 300, 5_000_000 - 300
+    x, y = 516_096 + 300, 5_160_960 - 300
     asked = PromptSet.of(boxes=[(x - 150, y - 150, x + 150, y + 150)])
     model = FloodModel()
     model.decode = lambda features, prompts, *, multimask: (
@@ -350,14 +351,14 @@ def test_scattered_nodata_costs_an_object_only_its_own_area(tmp_path, raster_is_
     else:
         assert polygon.area < 0.5 * with_data
     for row, col in np.argwhere(image == 0)[::50]:
-        pixel = box(500_000 + col, 5_000_000 - row - 1, 500_000 + col + 1, 5_000_000 - row)
+        pixel = box(516_096 + col, 5_160_960 - row - 1, 516_096 + col + 1, 5_160_960 - row)
         assert polygon.intersection(pixel).area < 1e-6
 
 
 def test_points_that_share_no_tile_find_some_of_the_object_and_say_so(tmp_path):
     image = discs((600, 600), (50, 50, 20), (550, 550, 20))
     path = write_raster(tmp_path / "a.tif", image)
-    both = [(500_050.5, 4_999_949.5), (500_550.5, 4_999_449.5)]
+    both = [(516_146.5, 5_160_909.5), (516_646.5, 5_160_409.5)]
     asked = PromptSet.of(points=[np.array(both)])
     found = segment(FloodModel(), path, asked, scales=[1], simplify_m=0).iloc[0]
     assert found.status == "truncated"
@@ -382,7 +383,7 @@ def test_the_same_object_in_a_clip_and_in_the_scene(tmp_path):
     scene = write_raster(tmp_path / "scene.tif", image)
     clip = write_raster(
         tmp_path / "clip.tif", image[583:890, 577:901],
-        transform=Affine(1, 0, 500_577, 0, -1, 5_000_000 - 583),
+        transform=Affine(1, 0, 516_673, 0, -1, 5_160_960 - 583),
     )  # fmt: skip
     asked = clicks(scene, [(700, 700)])
     one, two = (segment(FloodModel(), path, asked).geometry[0] for path in (scene, clip))
@@ -410,3 +411,37 @@ def test_features_on_a_url_serve_as_well(tmp_path):
         assert segment(model, path, clicks(path, [(60, 60)]), store=url)["status"][0] == "ok"
     assert model.encoded == 3
     assert FeatureStore.open(url).meta["model"] == "flood-0"
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1, 3), (37, 101), (95, 64)])
+def test_a_clip_gives_what_the_scene_gives(tmp_path, corner):
+    """Also at coarse scales, where a pixel is a mean, and at objects without sharp edges."""
+    rows, cols = np.mgrid[:700, :800]
+    image = (120 + 90 * np.sin(rows / 23) * np.cos(cols / 31)).astype(np.uint8) // 40 * 40
+    scene = write_raster(tmp_path / "scene.tif", image)
+    left, top = corner
+    moved = NORTH_UP @ Affine.translation(left, top)
+    clip = write_raster(tmp_path / "clip.tif", image[top:690, left:790], transform=moved)
+    x, y = np.array([[400.5, 350.5], [330.5, 300.5], [420.5, 280.5]]).T
+    asked = PromptSet.of(points=np.column_stack([NORTH_UP.c + x, NORTH_UP.f - y]))
+    for scale in (0.5, 1, 2):
+        found = [segment(FloodModel(), path, asked, scales=[scale]) for path in (scene, clip)]
+        assert found[0].geometry.geom_equals_exact(found[1].geometry, 1e-6).all()
+        assert found[0]["status"].tolist() == found[1]["status"].tolist()
+
+
+def test_overviews_made_later_serve_the_store_and_move_the_lattice_of_a_new_one(tmp_path):
+    moved = NORTH_UP @ Affine.translation(3, 5)
+    path = write_raster(tmp_path / "a.tif", discs((1500, 1500), (700, 700, 90)), transform=moved)
+    center = PromptSet.of(points=[moved @ (700.5, 700.5)])
+    before = segment(FloodModel(), path, center, store=tmp_path / "a.zarr")
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4])
+    after = segment(FloodModel(), path, center, store=tmp_path / "a.zarr")
+    assert after.equals(before) and after["status"].tolist() == ["ok"]
+    with Raster.open(path) as raster:
+        grids = {grid.scale: grid for grid in ladder(raster, 128)}
+    for scale, step in ((1, 1), (2, 2), (4, 4), (8, 4)):
+        read = grids[scale][1, 1].read
+        assert read.col % step == read.row % step == 0
+        assert -(read.col + 3) % (96 * scale) < step  # so far before a place of the lattice

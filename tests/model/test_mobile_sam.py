@@ -198,7 +198,7 @@ def test_clicks_and_boxes_on_a_raster_become_polygons(tmp_path, weights):
     torch.save(weights, tmp_path / "mobile_sam.pt")
     model = load_model(tmp_path / "mobile_sam.pt", device="cpu")
     asked = geosam.PromptSet.of(
-        points=[(500_120, 4_999_900)], boxes=[(500_230, 4_999_650, 500_370, 4_999_790)]
+        points=[(516_216, 5_160_860)], boxes=[(516_326, 5_160_610, 516_466, 5_160_750)]
     )
     store = geosam.encode(model, path, tmp_path / "features.zarr", scales=[1, 2])
     assert store.meta["model"] == model.id

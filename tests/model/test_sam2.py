@@ -222,8 +222,8 @@ def test_from_a_raster_to_polygons(model, tmp_path):
     store = geosam.encode(model, raster, tmp_path / "f.zarr", scales=[1])
     tile = store.grid(1)[0, 0]
     assert store[tile].shape == model.feature_shape
-    box = (500_220, 4_999_750, 500_280, 4_999_810)
-    asked = PromptSet.of(points=[(500_100, 4_999_900)], boxes=[box])
+    box = (516_316, 5_160_710, 516_376, 5_160_770)
+    asked = PromptSet.of(points=[(516_196, 5_160_860)], boxes=[box])
     found = geosam.segment(model, raster, asked, store=store.path)
     assert found["status"].isin(["ok", "truncated"]).all() and len(found) == 2
     assert found.geometry.is_valid.all() and (found["area_m2"] > 0).all()

@@ -21,7 +21,7 @@ from geosam.verbs import segment
 from tests.fakes import FloodModel, discs, write_raster
 
 CRS = "EPSG:32633"
-DISC = {"id": "a", "points": [[500_112.5, 4_999_896.5]]}  # row 103, col 112
+DISC = {"id": "a", "points": [[516_208.5, 5_160_856.5]]}  # row 103, col 112
 
 
 class SlowModel(FloodModel):
@@ -145,7 +145,7 @@ def test_a_click_gives_what_the_verb_gives(client, model, raster):
 def test_prompts_are_answered_in_order_each_with_a_status(client, raster):
     scene = client.ask("open", raster=raster)["scene"]
     off = {"id": "off", "points": [[0, 0]]}
-    box = {"id": "box", "box": [500_255, 4_999_655, 500_345, 4_999_745]}
+    box = {"id": "box", "box": [516_351, 5_160_615, 516_441, 5_160_705]}
     rows = client.ask("segment", scene=scene, prompts=[off, box, DISC])["polygons"]
     assert [(row["id"], row["status"]) for row in rows] == [
         ("off", "outside"), ("box", "ok"), ("a", "ok"),
@@ -224,31 +224,31 @@ def test_plan_encode_and_tiles_agree(client, model, raster):
 def test_an_area_is_encoded_from_the_view_outward(client, model, raster):
     scene = client.ask("open", raster=raster)["scene"]
     left = {"type": "Polygon", "coordinates": [[
-        [500_000, 4_999_600], [500_100, 4_999_600], [500_100, 5_000_000], [500_000, 5_000_000],
-        [500_000, 4_999_600],
+        [516_096, 5_160_560], [516_196, 5_160_560], [516_196, 5_160_960], [516_096, 5_160_960],
+        [516_096, 5_160_560],
     ]]}  # fmt: skip
     whole = client.ask("plan", scene=scene, scales=[1])
     part = client.ask("plan", scene=scene, area=left, scales=[1])
     assert 0 < part["tiles"] < whole["tiles"]
-    client.ask("encode", scene=scene, area=left, crs=CRS, scales=[1], view=[500_000, 4_999_610])
+    client.ask("encode", scene=scene, area=left, crs=CRS, scales=[1], view=[516_096, 5_160_570])
     ready = client.ask("ready", scene=scene)
     assert [g["done"] for g in ready["grids"] if g["scale"] == 1] == [part["tiles"]]
     assert ready["area"] is None  # a click is tried at other scales too
     client.ask("encode", scene=scene, area=left)
     area = shape(client.ask("ready", scene=scene)["area"])
-    assert area.covers(shape(left)) and area.bounds[2] < 500_420
+    assert area.covers(shape(left)) and area.bounds[2] < 516_516
 
 
 def test_where_a_click_is_answered_at_once_is_ready(client, model, raster):
     scene = client.ask("open", raster=raster)["scene"]
     left = {"type": "Polygon", "coordinates": [[
-        [500_010, 4_999_900], [500_020, 4_999_900], [500_020, 4_999_910], [500_010, 4_999_900],
+        [516_106, 5_160_860], [516_116, 5_160_860], [516_116, 5_160_870], [516_106, 5_160_860],
     ]]}  # fmt: skip
     client.ask("encode", scene=scene, area=left)
     area = shape(client.ask("ready", scene=scene)["area"])
     x, y = area.bounds[0] + 1, area.bounds[3] - 1
     beyond = area.bounds[2] + 1
-    assert 500_020 <= area.bounds[2] < 500_420
+    assert 516_116 <= area.bounds[2] < 516_516
     shown = [
         client.ask("preview", scene=scene, prompt={"id": "a", "points": [[at, y]]})["encoded"]
         for at in (x, beyond)

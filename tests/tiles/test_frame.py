@@ -182,3 +182,18 @@ def test_a_frame_that_cannot_be_is_refused(shape, transform):
 def test_a_scale_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="Scale"):
         utm().crop(Window(0, 0, 1, 1), 0)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(0.3, 0, 500_000.1, 0, -0.3, 4_000_000.2),
+        Affine(8.983e-6, 0, -122.3, 0, -8.983e-6, 38.1),
+        Affine(0.94, 0.342, 500_000, 0.342, -0.94, 5_000_000),
+    ],
+)
+def test_a_crop_counts_from_the_same_place(transform):
+    frame = Frame((3000, 4000), transform, UTM10)
+    col, row = frame.anchor
+    for left, top in ((0, 0), (1, 7), (2999, 1234)):
+        assert frame.crop(Window(left, top, 10, 10)).anchor == (col - left, row - top)

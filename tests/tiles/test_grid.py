@@ -15,27 +15,36 @@ def grids(draw):
     size = step * draw(st.integers(3, 12))
     overlap = step * draw(st.integers(0, size // step - 1))
     shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
-    return TileGrid(shape, size, overlap, scale)
+    anchor = draw(st.tuples(st.integers(-200, 200), st.integers(-200, 200)))
+    return TileGrid(shape, size, overlap, scale, anchor)
 
 
-def test_the_last_tile_shifts_inward_and_cores_are_cut_midway():
+def test_the_last_tile_reaches_beyond_the_raster_and_cores_are_cut_midway():
     grid = TileGrid((10, 25), size=10, overlap=4)
     assert (grid.rows, grid.cols, len(grid)) == (1, 4, 4)
     assert [(tile.read.col, tile.read.right) for tile in grid] == [
-        (0, 10), (6, 16), (12, 22), (15, 25),
+        (0, 10), (6, 16), (12, 22), (18, 28),
     ]  # fmt: skip
     assert [(tile.core.col, tile.core.right) for tile in grid] == [
-        (0, 8), (8, 14), (14, 18), (18, 25),
+        (0, 8), (8, 14), (14, 20), (20, 25),
     ]  # fmt: skip
 
 
-def test_a_coarse_grid_ends_in_a_partial_tile_pixel():
-    grid = TileGrid((9, 21), size=4, overlap=0, scale=2)
+def test_tiles_are_counted_from_the_anchor():
+    grid = TileGrid((30, 25), size=10, overlap=4, anchor=(62, -1))
     assert [(tile.read.col, tile.read.right) for tile in grid if tile.index[0] == 0] == [
-        (0, 8), (8, 16), (14, 21),
+        (-4, 6), (2, 12), (8, 18), (14, 24), (20, 30),
+    ]  # fmt: skip
+    assert [tile.read.row for tile in grid if tile.index[1] == 0] == [-1, 5, 11, 17, 23]
+
+
+def test_a_coarse_grid_has_its_anchor_to_the_raster_pixel():
+    grid = TileGrid((9, 21), size=4, overlap=0, scale=2, anchor=(3, 8))
+    assert [(tile.read.col, tile.read.right) for tile in grid if tile.index[0] == 0] == [
+        (-5, 3), (3, 11), (11, 19), (19, 27),
     ]  # fmt: skip
     assert grid[0, 2].shape == (4, 4)
-    assert grid[1, 0].read == Window(0, 2, 8, 7)
+    assert grid[1, 0].read == Window(-5, 8, 8, 8)
 
 
 def test_a_fine_grid_reads_fewer_raster_pixels_than_a_tile_has():
@@ -44,10 +53,14 @@ def test_a_fine_grid_reads_fewer_raster_pixels_than_a_tile_has():
     assert grid[1, 1].shape == (8, 8)
 
 
-def test_a_raster_smaller_than_a_tile_is_one_tile():
-    (tile,) = TileGrid((30, 20))
-    assert tile == Tile((0, 0), 1.0, read=Window(0, 0, 20, 30), core=Window(0, 0, 20, 30))
-    assert tile.shape == (30, 20)
+@pytest.mark.parametrize(
+    ("anchor", "start"), [(0, 0), (896, 0), (-100, 100), (-800, 352), (-801, 353), (1, 223)]
+)
+def test_a_raster_that_fits_a_tile_is_one_tile_as_near_to_the_lattice_as_it_may(anchor, start):
+    (tile,) = TileGrid((600, 20), anchor=(0, anchor))
+    assert tile.read == Window(0, -start, 1024, 1024)
+    assert tile.core == Window(0, 0, 20, 600)
+    assert tile.shape == (1024, 1024)
 
 
 @given(grids())
@@ -64,21 +77,38 @@ def test_a_core_has_its_context_inside_the_raster(grid):
     context = math.floor(grid.overlap / 2 * min(grid.scale, 1)) * max(grid.scale, 1)
     for tile in grid:
         read, core = tile.read, tile.core
-        assert raster.contains(read) and read.contains(core)
-        assert read.col == 0 or core.col - read.col >= context
-        assert read.row == 0 or core.row - read.row >= context
-        assert read.right == raster.right or read.right - core.right >= context
-        assert read.bottom == raster.bottom or read.bottom - core.bottom >= context
+        assert raster.contains(core) and read.contains(core)
+        assert read.col <= 0 or core.col - read.col >= context
+        assert read.row <= 0 or core.row - read.row >= context
+        assert read.right >= raster.right or read.right - core.right >= context
+        assert read.bottom >= raster.bottom or read.bottom - core.bottom >= context
+
+
+@given(grids(), st.data())
+def test_a_clip_has_the_tiles_of_the_raster(grid, data):
+    height, width = grid.shape
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    right = data.draw(st.integers(left + 1, width))
+    bottom = data.draw(st.integers(top + 1, height))
+    anchor = (grid.anchor[0] - left, grid.anchor[1] - top)
+    clip = TileGrid((bottom - top, right - left), grid.size, grid.overlap, grid.scale, anchor)
+    rows, cols = ({tile.index[axis] for tile in clip} for axis in (0, 1))
+    if len(rows) > 1 and len(cols) > 1:
+        reads = {(tile.read.col, tile.read.row) for tile in grid}
+        assert {(t.read.col + left, t.read.row + top) for t in clip} <= reads
 
 
 @given(grids())
-def test_tiles_lie_on_one_lattice_and_only_the_far_edge_is_clipped(grid):
-    height, width = grid.shape
-    lattice_end = Window(0, 0, width, height).shape_at(grid.scale)
+def test_neighbours_are_a_stride_apart_and_none_is_off_the_raster(grid):
+    raster = Window(0, 0, *reversed(grid.shape))
+    stride = round((grid.size - grid.overlap) * grid.scale)
+    first = grid[0, 0].read
     for tile in grid:
-        col, row = tile.read.col / grid.scale, tile.read.row / grid.scale
-        assert col == pytest.approx(round(col)) and row == pytest.approx(round(row))
-        assert tile.shape == tuple(min(grid.size, end) for end in lattice_end)
+        row, col = tile.index
+        assert (tile.read.col - first.col, tile.read.row - first.row) == (
+            col * stride, row * stride,
+        )  # fmt: skip
+        assert tile.read & raster and tile.shape == (grid.size, grid.size)
 
 
 @given(grids())
@@ -105,8 +135,8 @@ def test_locate_is_the_best_of_all_tiles(grid, edges):
 
     def margins(tile):
         read = tile.read
-        left = xmin - read.col if read.col else math.inf
-        top = ymin - read.row if read.row else math.inf
+        left = xmin - read.col if read.col > 0 else math.inf
+        top = ymin - read.row if read.row > 0 else math.inf
         right = read.right - xmax if read.right < width else math.inf
         bottom = read.bottom - ymax if read.bottom < height else math.inf
         return min(top, bottom), min(left, right)

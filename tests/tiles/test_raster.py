@@ -168,19 +168,41 @@ def test_a_coarse_pixel_is_the_mean_of_valid_ones(tmp_path):
     assert chip.frame.transform == Affine(4, 0, 500_000, 0, -4, 4_100_000)
 
 
+def test_beyond_the_raster_there_is_no_data(tmp_path):
+    data = np.array([[[1, 3, 8], [5, 7, 8], [6, 6, 4]]], np.uint8)
+    with Raster.open(write(tmp_path / "a.tif", data)) as raster:
+        exact = raster.read(Window(-1, 1, 3, 4))
+        coarse = raster.read(Window(-1, -3, 6, 6), scale=2)
+        fine = raster.read(Window(2, -1, 2, 2), scale=0.5)
+    assert exact.data.tolist() == [[[0, 5, 7], [0, 6, 6], [0, 0, 0], [0, 0, 0]]]
+    assert exact.valid.tolist() == [[False, True, True]] * 2 + [[False] * 3] * 2
+    assert exact.frame.transform == Affine(2, 0, 499_998, 0, -2, 4_099_998)
+    assert coarse.data.tolist() == [[[0, 0, 0], [1, 6, 0], [6, 6, 0]]]
+    inside = [[False] * 3, [True, True, False], [True, True, False]]
+    assert coarse.valid.tolist() == coarse.whole.tolist() == inside
+    assert fine.data.tolist() == [[[0] * 4, [0] * 4, [7, 8, 0, 0], [7, 8, 0, 0]]]
+
+
+@pytest.mark.parametrize("anchor", [(0, 0), (3, 2)])
 @pytest.mark.parametrize("scale", [0.25, 0.5, 1, 2, 3, 4])
 @pytest.mark.parametrize("factors", [(), (2,)])
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_a_pixel_does_not_depend_on_the_window(tmp_path, monkeypatch, scale, factors, dtype):
+def test_a_pixel_does_not_depend_on_the_window(
+    tmp_path, monkeypatch, anchor, scale, factors, dtype
+):
     monkeypatch.setattr("tiles.raster._STRIP_BYTES", 1)  # strips as thin as can be
     path = write(tmp_path / "a.tif", noise(dtype=dtype), nodata=5, factors=factors)
     finer = max(1, round(1 / scale))
     with Raster.open(path) as raster:
-        whole = raster.read(raster.window, scale=scale)
-        assert not whole.valid.all() or scale > 1
-        for tile in TileGrid(raster.frame.shape, 8 * finer, 4 * finer, scale):
+        grid = TileGrid(raster.frame.shape, 8 * finer, 4 * finer, scale, anchor)
+        corner, *_, last = (tile.read for tile in grid)
+        around = Window.spanning(corner.col, corner.row, last.right, last.bottom)
+        whole = raster.read(around, scale=scale)
+        assert not whole.valid.all()
+        for tile in grid:
             chip = raster.read(tile.read, scale=scale)
-            row, col = round(tile.read.row / scale), round(tile.read.col / scale)
+            row = round((tile.read.row - corner.row) / scale)
+            col = round((tile.read.col - corner.col) / scale)
             part = np.s_[row : row + tile.shape[0], col : col + tile.shape[1]]
             assert chip.data.tobytes() == whole.data[:, *part].tobytes()
             assert chip.valid.tobytes() == whole.valid[part].tobytes()
@@ -237,9 +259,8 @@ def test_an_overview_that_lost_the_mask_is_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("window", "scale", "message"),
     [
-        (Window(-1, 0, 4, 4), 1, "leaves the raster"),
-        (Window(9, 0, 4, 4), 1, "leaves the raster"),
-        (Window(1, 0, 4, 4), 2, "multiples of 2"),
+        (Window(-4, 0, 4, 4), 1, "off the raster"),
+        (Window(9_000, 0, 4, 4), 1, "off the raster"),
         (Window(0, 0, 5, 4), 2, "multiples of 2"),
         (Window(0, 0, 4, 4), 1.5, "whole number"),
     ],

@@ -47,6 +47,22 @@ def test_block_means_agree_with_a_plain_loop(chip, factor):
             assert means[:, row, col].tolist() == np.rint(pixels.mean(axis=1)).tolist()
 
 
+@given(chips, st.integers(1, 4), st.integers(0, 3), st.integers(0, 3))
+def test_blocks_that_start_before_the_chip_are_those_of_a_padded_chip(chip, factor, top, left):
+    data, valid = chip
+    lead = (top % factor, left % factor)
+    margin = ((lead[0], 0), (lead[1], 0))
+    means, kept = block_mean(data, valid, factor, lead)
+    padded = np.pad(data, ((0, 0), *margin)), np.pad(valid, margin)
+    assert means.tolist() == block_mean(*padded, factor)[0].tolist()
+    inside = np.pad(np.ones_like(valid), margin)
+    whole = block_all(valid, factor, lead)
+    assert (whole == block_all(padded[1] | ~inside, factor)).all()
+    for row, col in np.ndindex(kept.shape):
+        block = np.s_[row * factor : (row + 1) * factor, col * factor : (col + 1) * factor]
+        assert kept[row, col] == (2 * padded[1][block].sum() >= inside[block].sum())
+
+
 def margins(data, valid):
     return np.pad(data, ((0, 0), (1, 1), (1, 1)), "edge"), np.pad(valid, 1, "edge")
 
