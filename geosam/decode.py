@@ -19,11 +19,14 @@ from tiles import Tile, TileGrid
 CHUNK = 64  # prompts decoded at once; bounds the memory, whatever their number
 FILLS_AT_MOST = 0.45  # of the tile's side, by a prompt whose extent is known
 CLICK_SCALES = (0.5, 1.0, 2.0)  # where a click, whose extent is unknown, is tried
+SMALL_PX = 24.0  # side of a square as large as the object below which a finer scale is tried too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """A prompt on its way: the scales it is still to be tried at, and its best answer so far.
+
+    The finer scale is for clicks whose object turns out to be small.
 
     Of several clicks the first on the object is the guide: the scale at which it alone is answered
     best is theirs, and they are given its mask to correct.
@@ -32,24 +35,31 @@ class _Job:
     order: int
     prompt: PixelPrompt
     scales: tuple[float, ...]
+    finer: float | None = None
     guide: PixelPrompt | None = None
     best: "_Answer | None" = None
 
     def after(self, answer: "_Answer", coarser: float | None) -> "_Job":
         """The job when it has been decoded at its first scale, with `coarser` the next of all."""
         best = answer if self.best is None else max(self.best, answer, key=_Answer.merit)
-        left = self.scales[1:]
-        if not left and best.masks[0].status == "truncated" and coarser is not None:
-            left = (coarser,)
-        return _Job(self.order, self.prompt, left, self.guide, best)
+        left, finer = self.scales[1:], self.finer
+        if not left and best.masks[0].status == "truncated":
+            left = () if coarser is None else (coarser,)
+        elif not left and finer is not None and 0 < best.side_px < SMALL_PX:
+            left, finer = (finer,), None
+        return _Job(self.order, self.prompt, left, finer, self.guide, best)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Answer:
-    """A prompt's masks at one scale, best first, and the score by which scales are compared."""
+    """A prompt's masks at one scale, best first, and the score by which scales are compared.
+
+    The side is that of a square as large as the best mask, in raster px; 0 if there is none.
+    """
 
     masks: tuple[Mask, ...]
     score: float
+    side_px: float
 
     def merit(self) -> tuple[bool, bool, float, float]:
         """What makes one better than another: an object, a whole one, the score, own pixels."""
@@ -71,9 +81,9 @@ def decode(
 
     A prompt goes to the tile that gives it most context, at the finest scale at which its extent
     takes less than half of the tile's side. A lone click, whose extent is unknown, is tried at
-    several scales and the mask with the best score is kept; further clicks correct that mask. An
-    object that runs off its tile is tried again at the next coarser scale; at the last it is marked
-    "truncated".
+    several scales and the mask with the best score is kept, and if its object is small a finer scale
+    is tried as well; further clicks correct that mask. An object that runs off its tile is tried
+    again at the next coarser scale; at the last it is marked "truncated".
 
     Args:
         scene: raster and features; tiles that are missing are encoded.
@@ -96,9 +106,13 @@ def decode(
         else:
             tried = _scales_to_try(placed, scales, scene.model.size)
             guide = placed.first_click if len(tried) > 1 and not placed.is_click else None
-            waiting[tried[0]].append(_Job(order, placed, tried, guide))
-    for scale, coarser in zip(scales, (*scales[1:], None), strict=True):
-        groups = _by_tile(waiting.pop(scale, []), scene.store.grid(scale))
+            finer = _finer(placed, tried, scales, scene.model.size)
+            waiting[tried[0]].append(_Job(order, placed, tried, finer, guide))
+    coarser_than = dict(itertools.pairwise(scales))
+    while waiting:
+        scale = min(waiting)
+        coarser = coarser_than.get(scale)
+        groups = _by_tile(waiting.pop(scale), scene.store.grid(scale))
         steps.encode(scene, groups)
         for tile, jobs in groups.items():
             for job, answer in zip(jobs, _decode_tile(scene, tile, jobs, multimask), strict=True):
@@ -140,6 +154,17 @@ def _scales_to_try(prompt: PixelPrompt, scales: Sequence[float], size: int) -> t
     return (next((scale for scale in scales if scale >= wanted), scales[-1]),)
 
 
+def _finer(
+    prompt: PixelPrompt, tried: Sequence[float], scales: Sequence[float], size: int
+) -> float | None:
+    """The next scale below those that clicks are tried at, if it holds them."""
+    if not (prompt.is_clicks and tried[0] in CLICK_SCALES):
+        return None
+    finer = max((scale for scale in scales if scale < tried[0]), default=None)
+    holds = finer is not None and prompt.side <= finer * FILLS_AT_MOST * size
+    return finer if holds else None
+
+
 def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
     groups: dict[Tile, list[_Job]] = defaultdict(list)
     for job in jobs:
@@ -152,7 +177,9 @@ def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
 
 def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool) -> list[_Answer]:
     """The answer to each job, of one mask unless several were asked for."""
-    found = [_Answer((nothing(job.prompt.id, "empty", scene.frame, tile),), 0.0) for job in jobs]
+    found = [
+        _Answer((nothing(job.prompt.id, "empty", scene.frame, tile),), 0.0, 0.0) for job in jobs
+    ]
     if scene.store.status(tile) == "empty":
         return found
     decoder = _TileDecoder(scene, tile)
@@ -176,7 +203,9 @@ def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool
             decoder.maker.mask(jobs[i].prompt, logits[k], float(own_scores[k]), candidate)
             for candidate, k in enumerate(ranks)
         )
-        found[i] = _Answer(masks, scores.get(i, masks[0].score))
+        cells = 0 if masks[0].logits is None else np.count_nonzero(masks[0].logits > 0)
+        side_px = math.sqrt(cells) * tile.scale * scene.model.size / scene.model.logits_size
+        found[i] = _Answer(masks, scores.get(i, masks[0].score), side_px)
     return found
 
 

@@ -56,7 +56,11 @@ class Scene:
         self._encodes = encodes
 
     def as_stored(self) -> "Scene":
-        """This scene, whose missing tiles are not encoded when they are needed."""
+        """This scene, whose missing tiles are not encoded when they are needed.
+
+        Only those of the finest scale are: a click on a small object needs one, and nobody encodes
+        a whole raster at that scale.
+        """
         return Scene(self.model, self.store, self.recipe, self._raster, encodes=False)
 
     def over(self, store: FeatureStore) -> "Scene":
@@ -135,9 +139,10 @@ class Scene:
             RasterError: the raster cannot be read, or has changed since the store was made.
         """
         missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
-        if missing and not self._encodes:
+        refused = [tile for tile in missing if not (self._encodes or tile.scale == FINEST_SCALE)]
+        if refused:
             raise StoreIncomplete(
-                f"{self.store.path}: {missing[0]} was never encoded (expected it, for an answer "
+                f"{self.store.path}: {refused[0]} was never encoded (expected it, for an answer "
                 "without encoding). Encode it first."
             )
         if missing:

@@ -22,10 +22,10 @@ class ChoosyModel(FloodModel):
         return logits, scores * (1.0 if width in self.best else 0.5)
 
 
-@pytest.mark.parametrize(("scale", "widths"), [(0.5, range(30, 41)), (1, [20]), (2, [10])])
+@pytest.mark.parametrize(("scale", "widths"), [(0.5, range(46, 57)), (1, [28]), (2, [14])])
 def test_further_clicks_correct_the_first_one_s_mask_at_its_scale(tmp_path, scale, widths):
     image = np.full((256, 256), 20, np.uint8)
-    image[120:140, 120:140] = 200
+    image[120:148, 120:148] = 200
     path = write_raster(tmp_path / "a.tif", image)
     places = [[516_220.5, 5_160_831.5], [516_230.5, 5_160_826.5]]
     model = ChoosyModel(widths)
@@ -42,3 +42,18 @@ def test_further_clicks_correct_the_first_one_s_mask_at_its_scale(tmp_path, scal
         assert len(correction.points) == 2 and (correction.mask > 0).any()
         x, y = guide.points[0]
         assert correction.mask[round(float(y)), round(float(x))] > 0
+
+
+@pytest.mark.parametrize(
+    ("side", "widths", "scale", "times"),
+    [(20, range(70, 81), 0.25, 4), (20, [20], 1, 4), (28, range(100, 113), 1, 3)],
+)
+def test_only_a_small_object_is_looked_at_from_nearer_still(tmp_path, side, widths, scale, times):
+    image = np.full((256, 256), 20, np.uint8)
+    image[120 : 120 + side, 120 : 120 + side] = 200
+    path = write_raster(tmp_path / "a.tif", image)
+    model = ChoosyModel(widths)
+    (found,) = segment(model, path, PromptSet.of(points=[[516_224.5, 5_160_832.5]])).itertuples()
+    assert found.scale == scale
+    assert found.geometry.area == pytest.approx(side**2, rel=0.15)
+    assert len(model.asked) == times
