@@ -81,9 +81,9 @@ def decode(
 
     A prompt goes to the tile that gives it most context, at the finest scale at which its extent
     takes less than half of the tile's side. A lone click, whose extent is unknown, is tried at
-    several scales and the mask with the best score is kept, and if its object is small a finer scale
-    is tried as well; further clicks correct that mask. An object that runs off its tile is tried
-    again at the next coarser scale; at the last it is marked "truncated".
+    several scales, and if its object is small at a finer one; the mask with the best score is kept.
+    Further clicks correct that mask. An object that runs off its tile is tried again at the next
+    coarser scale; at the last it is marked "truncated".
 
     Args:
         scene: raster and features; tiles that are missing are encoded.
