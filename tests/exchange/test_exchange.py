@@ -19,7 +19,7 @@ import geosam
 from geosam.cli import main
 from geosam.errors import LabelError, OutputExists
 from geosam.exchange.coco import mask_of, run_lengths
-from geosam.exchange.patches import windows_of
+from geosam.exchange.patches import SMALLEST_AREA_PX, windows_of
 from geosam.exchange.yolo import one_ring
 from tests.fakes import write_raster
 from tiles import Window
@@ -204,7 +204,8 @@ def test_coco_comes_back_within_a_pixel(raster, tmp_path_factory, shapes, overla
     for mine, theirs in zip(table.geometry, back.geometry, strict=True):
         assert distance(mine, theirs) < 1  # slivers at images' edges are left out
         if not mine.interiors:  # else run lengths
-            assert mine.symmetric_difference(theirs).area < 0.01 * mine.length
+            slivers = 3 * SMALLEST_AREA_PX  # at most four images see a shape, and one keeps it
+            assert mine.symmetric_difference(theirs).area < 0.01 * mine.length + slivers
 
 
 @given(st.lists(st.booleans(), min_size=12, max_size=12))
