@@ -78,7 +78,8 @@ def test_a_rotated_raster_gives_the_outline_rotated(qtbot, engine, raster, uprig
     upright.rotate(-30, QgsPointXY(0, 0))  # clockwise is positive
     upright.translate(left, top)
     common = found.intersection(upright).area()
-    assert common / found.combine(upright).area() > 0.95
+    # Its tiles lie elsewhere, so nano sees other surroundings; a wrong turn gives next to nothing.
+    assert common / found.combine(upright).area() > 0.8
 
 
 @pytest.mark.parametrize("kind", ["vrt", "gpkg"])
