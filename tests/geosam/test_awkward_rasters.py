@@ -89,7 +89,7 @@ PLACES = {
     "antimeridian, degrees": ("EPSG:4326", Affine(0.1, 0, 175, 0, -0.1, -10)),
     "degrees from 0 to 360": ("EPSG:4326", Affine(0.1, 0, 354, 0, -0.1, 40)),
     "Mars": (MARS, Affine(200, 0, 7_000_000, 0, -200, -800_000)),
-    "geostationary": (GOES, Affine(2004, 0, -516_096, 0, -2004, 3_000_000)),
+    "geostationary": (GOES, Affine(2004, 0, -500_000, 0, -2004, 3_000_000)),
     "a CRS without a code": (CUSTOM, Affine(0.2, 0, 1000, 0, -0.2, 50)),
     "heights as well": ("EPSG:32633+5773", NORTH_UP),
     "feet": ("EPSG:2263", Affine(2, 0, 987_000, 0, -2, 213_000)),
