@@ -193,7 +193,7 @@ class Operations:
         return {"encoded": len(missing), "grids": tile_counts(own.store)}
 
     def ready(self, _task: Task, *, scene: str) -> Answer:
-        """Where a lone click is answered without encoding."""
+        """Where a lone click is answered without encoding, or a small object with one tile."""
         place = self._session.opened(scene).scene
         store = place.store
         usual = [scale for scale in store.scales if scale in CLICK_SCALES]
@@ -227,7 +227,7 @@ class Operations:
     ) -> Answer:  # fmt: skip
         """The polygon that a prompt would give; of several that wait only the newest is answered.
 
-        Nothing is encoded for it unless `encode` is true.
+        Nothing is encoded for it unless `encode` is true, but for what `Scene.as_stored` says.
         """
         task.check()
         opened = self._session.opened(scene)
