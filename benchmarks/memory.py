@@ -31,11 +31,13 @@ PLACE = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 MOST_GB, MOST_S = 1.5, 1.0
 
 
-def write_scene(path: Path, side: int) -> None:
-    """Discs of radius 12 to 60 in the middle of squares of 300 px, in strips."""
+def write_scene(
+    path: Path, side: int, pitch: int = PITCH, smallest: int = 12, largest: int = 60
+) -> None:
+    """Discs in the middle of squares of a pitch, their radii between two, in strips; all in px."""
     random = np.random.default_rng(0)
-    cells, patches = -(-side // PITCH), -(-side // PATCH)
-    radii = random.integers(12, 60, (cells, cells), np.int32)
+    cells, patches = -(-side // pitch), -(-side // PATCH)
+    radii = random.integers(smallest, largest, (cells, cells), np.int32)
     ground = random.integers(400, 900, (4, patches, patches), np.uint16)
     discs = random.integers(1200, 2000, (4, cells, cells), np.uint16)
     noise = random.integers(0, 32, (4, BLOCK, side), np.uint16)
@@ -51,8 +53,8 @@ def write_scene(path: Path, side: int) -> None:
     with rasterio.open(draft, "w", **profile) as file:
         for top in range(0, side, BLOCK):
             rows = np.arange(top, min(top + BLOCK, side))
-            dy, dx = rows % PITCH - PITCH // 2, cols % PITCH - PITCH // 2
-            own = (rows // PITCH)[:, None], cols // PITCH
+            dy, dx = rows % pitch - pitch // 2, cols % pitch - pitch // 2
+            own = (rows // pitch)[:, None], cols // pitch
             inside = dy[:, None] ** 2 + dx**2 < radii[own] ** 2
             for band in range(4):
                 under = ground[band][(rows // PATCH)[:, None], cols // PATCH]

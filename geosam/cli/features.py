@@ -1,11 +1,9 @@
 """Commands about rasters and their features: info, encode, check."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import numpy as np
 
 from geosam import verbs
 from geosam.cli.shared import (
@@ -19,8 +17,9 @@ from geosam.cli.shared import (
     report,
     scales_option,
 )
+from geosam.forecast import forecast
 from geosam.recipe import Stretch
-from geosam.scene import Scene, ladder
+from geosam.scene import Scene
 from tiles import FeatureStore, Raster
 
 
@@ -33,7 +32,7 @@ from tiles import FeatureStore, Raster
 def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_json: bool) -> None:
     """Say what RASTER is and what it would take to encode it.
 
-    The time is measured on one batch of tiles of this raster.
+    Time and disk are measured on some tiles of this raster, which takes ten seconds or so.
 
     \b
     Examples:
@@ -43,14 +42,7 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
     model = chosen.load()
     with Raster.open(raster) as opened:
         stretch = Stretch.of(opened, bands)
-        grids = [grid for grid in ladder(opened, model.size) if grid.scale >= 1]
-        tile = grids[0][grids[0].rows // 2, grids[0].cols // 2]
-        image = stretch(opened.read(tile.read, stretch.bands, tile.scale))
-        began = time.perf_counter()
-        features = model.encode(np.stack([image] * model.batch))
-        seconds = (time.perf_counter() - began) / model.batch
-        tiles = {f"{grid.scale:g}": len(grid) for grid in grids}
-        count = sum(tiles.values())
+        expected = forecast(model, opened, stretch)
         x_m, y_m = opened.frame.pixel_size_m
         report(
             {
@@ -70,9 +62,9 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
                 "precision": model.precision,
                 "model_bands": list(stretch.bands),
                 "stretch": [[round(v, 6) for v in ends] for ends in (stretch.low, stretch.high)],
-                "tiles_by_scale": tiles,
-                "encode_s": float(f"{count * seconds:.2g}"),
-                "encode_mb": float(f"{count * features[0].nbytes / 1e6:.2g}"),
+                "tiles_by_scale": {f"{scale:g}": n for scale, n in expected.tiles.items()},
+                "encode_s": float(f"{expected.seconds:.2g}"),
+                "encode_mb": float(f"{expected.megabytes:.2g}"),
             },
             as_json=as_json,
         )
