@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from geosam.masks import Mask
 from geosam.placement import PixelPrompt, on_tile, to_pixels
 from geosam.prompts import PromptSet
 from geosam.protocol import Floats, Progress
+from geosam.refining import refine
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
 from tiles import Tile, TileGrid
@@ -83,7 +85,8 @@ def decode(
     takes less than half of the tile's side. A lone click, whose extent is unknown, is tried at
     several scales, and if its object is small at a finer one; the mask with the best score is kept.
     Further clicks correct that mask. An object that runs off its tile is tried again at the next
-    coarser scale; at the last it is marked "truncated".
+    coarser scale; at the last it is marked "truncated". The outline of an object that was found at
+    a coarse scale is drawn again at a finer one.
 
     Args:
         scene: raster and features; tiles that are missing are encoded.
@@ -121,7 +124,7 @@ def decode(
                     waiting[onward.scales[0]].append(onward)
                     continue
                 for mask in onward.best.masks if onward.best else ():
-                    yield job.order, mask
+                    yield job.order, refine(scene, mask, scales, partial(steps.encode, scene))
                 steps.advance()
 
 

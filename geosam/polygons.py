@@ -23,7 +23,7 @@ from geosam.protocol import Progress
 from tiles.errors import ProjectionError
 from tiles.frame import Frame
 
-_DEFAULT_TOLERANCE = 0.25  # cells
+DEFAULT_TOLERANCE = 0.25  # cells
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 
@@ -103,7 +103,7 @@ def outline(mask: Mask, simplify_m: float | None = None) -> MultiPolygon:
 def outline_cells(
     logits: npt.NDArray[np.float32],
     valid: npt.NDArray[np.bool_] | None,
-    tolerance: float = _DEFAULT_TOLERANCE,
+    tolerance: float = DEFAULT_TOLERANCE,
 ) -> MultiPolygon:
     """The polygons of logits (h, w), in cells from the corner of the first one; maybe none.
 
@@ -242,7 +242,7 @@ def _sum_by(
 def _tolerance(frame: Frame, simplify_m: float | None) -> float:
     """How far an outline may move, in cells, so that it moves no further than asked anywhere."""
     if not simplify_m:
-        return _DEFAULT_TOLERANCE if simplify_m is None else 0.0
+        return DEFAULT_TOLERANCE if simplify_m is None else 0.0
     try:
         return simplify_m / max(frame.pixel_size_m)
     except ProjectionError:  # the mask's middle is off the planet, where nothing can be measured

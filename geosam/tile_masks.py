@@ -67,8 +67,8 @@ class TileMasks:
         )
         if not inside.any():
             return nothing(prompt.id, "empty", self.frame, self.tile, candidate)
-        top, bottom = _span(np.asarray(inside.any(1)))
-        left, right = _span(np.asarray(inside.any(0)))
+        top, bottom = span(np.asarray(inside.any(1)))
+        left, right = span(np.asarray(inside.any(0)))
         rows, cols = slice(top, bottom), slice(left, right)
         part = np.where(inside == found, logits, -logits)[rows, cols]
         part = np.where(self.data[rows, cols], part, np.minimum(part, -1)).astype(np.float32)
@@ -189,7 +189,7 @@ def stability(logits: Floats) -> float:
     return float(np.count_nonzero(logits > STABILITY_OFFSET) / wide) if wide else 0.0
 
 
-def _span(filled: Cells) -> tuple[int, int]:
+def span(filled: Cells) -> tuple[int, int]:
     """First and past-the-last index that is true, one wider where there is room."""
     indices = np.flatnonzero(filled)
     return max(int(indices[0]) - 1, 0), min(int(indices[-1]) + 2, len(filled))

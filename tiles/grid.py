@@ -132,6 +132,16 @@ class TileGrid:
         vertical, horizontal = self._axes
         return self[vertical.locate(ymin, ymax), horizontal.locate(xmin, xmax)]
 
+    def over(self, window: Window) -> Iterator[Tile]:
+        """The tiles whose cores share pixels with a window, row by row."""
+        first = self.locate((window.col, window.row) * 2).index
+        last = self.locate((window.right, window.bottom) * 2).index
+        for row in range(max(first[0] - 1, 0), min(last[0] + 2, self.rows)):
+            for col in range(max(first[1] - 1, 0), min(last[1] + 2, self.cols)):
+                tile = self[row, col]
+                if tile.core & window:
+                    yield tile
+
     def to_dict(self) -> dict[str, Any]:
         """The grid as JSON values."""
         return {

@@ -36,7 +36,7 @@ DENSITY = 32  # points along a tile's side
 FILL_PX = 16  # gaps between objects up to twice as wide are closed where all ground is covered
 SMOOTH_PX = 1.0  # what `vectorize` may cut off a corner of the pixels' outline, see there
 
-VERSION = 2  # of what the files of the work folder mean
+VERSION = 3  # of what the files of the work folder mean
 
 
 @dataclass(frozen=True, slots=True)

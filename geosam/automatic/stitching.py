@@ -13,8 +13,7 @@ import numpy as np
 import shapely
 
 from geosam.automatic.objects import Objects
-from geosam.automatic.tile_work import Piece, Plan, placed, result_of
-from geosam.polygons import outline_cells
+from geosam.automatic.tile_work import Piece, Plan, result_of
 from geosam.protocol import Floats
 from geosam.tile_masks import Cells, stability
 from tiles import TileGrid, Window
@@ -166,7 +165,7 @@ def _fits(group: Sequence[_Place], plan: Plan, scale: float) -> bool:
 def _finish(group: Sequence[_Place], plan: Plan) -> Objects:
     """The object of a group if it is whole, else what is left of it."""
     if all(_is_met(place, group) for place in group):
-        return _outlined(group, truncated=False)
+        return _outlined(group, plan, truncated=False)
     return _cut_off(group, plan)
 
 
@@ -178,7 +177,7 @@ def _cut_off(group: Sequence[_Place], plan: Plan) -> Objects:
     scale = group[0].piece.tile.scale
     if len(plan.tiers) == 1 and scale < plan.scales[-1]:
         return Objects.none()
-    return Objects.joined([_outlined([place], truncated=True) for place in group])
+    return Objects.joined([_outlined([place], plan, truncated=True) for place in group])
 
 
 def _is_met(place: _Place, group: Sequence[_Place]) -> bool:
@@ -227,20 +226,20 @@ def _joined(group: Sequence[_Place], window: Window) -> tuple[Floats, Cells]:
     return logits, valid
 
 
-def _outlined(group: Sequence[_Place], *, truncated: bool) -> Objects:
+def _outlined(group: Sequence[_Place], plan: Plan, *, truncated: bool) -> Objects:
     """One object of the logits of a group."""
     window = Window.spanning(*_extent(group))
     logits, valid = _joined(group, window)
-    k = group[0].piece.valid.shape[0] // group[0].piece.logits.shape[0]
-    tolerance = k / 4  # a quarter of one of the model's cells, here as elsewhere
-    cells = outline_cells(logits, None if valid.all() else valid, tolerance)
-    if cells.is_empty:
-        return Objects.none()
     largest = max(group, key=lambda place: np.count_nonzero(place.inside))
     tile, scale = largest.piece.tile, largest.piece.tile.scale
     col, row = window.col - largest.read.col, window.row - largest.read.row
     place = (tile.read.col + col * scale, tile.read.row + row * scale)
-    shape = placed(cells, place, scale)
+    k = group[0].piece.valid.shape[0] // group[0].piece.logits.shape[0]
+    tolerance = k / 4  # a quarter of one of the model's cells, here as elsewhere
+    gaps = None if valid.all() else valid
+    shape = plan.outline(logits, gaps, place, scale, scale, tolerance)
+    if shape.is_empty:
+        return Objects.none()
     score = min(place.piece.score for place in group)
     tier = max(place.piece.tier for place in group)
     quality = (score, stability(logits), tier)

@@ -17,11 +17,12 @@ from geosam.automatic.lattice import lattice
 from geosam.automatic.objects import Arrays, Numbers, Objects, Row, load, save
 from geosam.masks import Mask
 from geosam.placement import Points
-from geosam.polygons import outline_cells
+from geosam.polygons import DEFAULT_TOLERANCE, outline_cells
 from geosam.protocol import Floats
+from geosam.refining import FINEST, corner_and_cell, refine
 from geosam.scene import Scene
 from geosam.tile_masks import Cells, TileMasks
-from tiles import Tile, TileGrid, Window
+from tiles import Tile, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +64,38 @@ class Plan:
         """Longer side, raster px, below which the next finer scale always saw an object whole."""
         finer = self.finer(scale)
         return self.scene.store.grid(finer[-1]).overlap * finer[-1] if finer else 0.0
+
+    def outline(
+        self,
+        logits: Floats,
+        valid: Cells | None,
+        place: tuple[float, float],
+        cell: float,
+        scale: float,
+        tolerance: float = DEFAULT_TOLERANCE,
+    ) -> MultiPolygon:
+        """The polygons of an object, raster px; if it was found at a coarse scale, refined.
+
+        Args:
+            logits: (h, w).
+            valid: (h * k, w * k), where there is data; None: everywhere.
+            place: the first cell's corner, raster px.
+            cell: its side, raster px.
+            scale: at which the object was found.
+            tolerance: how far the outline may move to get simpler, cells.
+        """
+        if scale > FINEST:
+            (height, width), (col, row) = logits.shape, place
+            window = Window(int(col), int(row), round(width * cell), round(height * cell))
+            frame = self.scene.frame.crop(window, cell)
+            found = Mask("", "ok", logits, frame, valid, np.nan, np.nan, "", scale)
+            mask = refine(self.scene, found, self.scales, self.scene.ensure)
+            if mask is not found and mask.logits is not None:
+                place, cell = corner_and_cell(self.scene, mask)
+                logits, valid, tolerance = mask.logits, mask.valid, DEFAULT_TOLERANCE
+        cells = outline_cells(logits, valid, tolerance)
+        shape: MultiPolygon = shapely.transform(cells, lambda xy: xy * cell + place)
+        return shape
 
     def path(self, tile: Tile) -> Path:
         """The file of a tile's result."""
@@ -117,17 +150,6 @@ def result_of(tile: Tile, plan: Plan) -> TileResult | None:
     return TileResult(Objects.from_arrays(arrays), list(_unpacked(arrays, tile)))
 
 
-def tiles_over(grid: TileGrid, window: Window) -> Iterator[Tile]:
-    """Tiles whose cores share pixels with a window, and some of their neighbours."""
-    first = grid.locate((window.col, window.row) * 2).index
-    last = grid.locate((window.right, window.bottom) * 2).index
-    for row in range(max(first[0] - 1, 0), min(last[0] + 2, grid.rows)):
-        for col in range(max(first[1] - 1, 0), min(last[1] + 2, grid.cols)):
-            tile = grid[row, col]
-            if tile.core & window:
-                yield tile
-
-
 def _find(tile: Tile, plan: Plan) -> TileResult:
     scene = plan.scene
     model = scene.model
@@ -154,11 +176,10 @@ def _find(tile: Tile, plan: Plan) -> TileResult:
         if mask.status == "truncated":
             pieces.append(_piece(mask, mask.logits, logits, maker, corner, tier))
             continue
-        cells = outline_cells(mask.logits, mask.valid)
-        if not cells.is_empty:
-            col, row = corner
-            place = (tile.read.col + col * tile.scale, tile.read.row + row * tile.scale)
-            shape = placed(cells, place, cell)
+        col, row = corner
+        place = (tile.read.col + col * tile.scale, tile.read.row + row * tile.scale)
+        shape = plan.outline(mask.logits, mask.valid, place, cell, tile.scale)
+        if not shape.is_empty:
             quality = (mask.score, mask.stability, tier)
             whole.append((shape, *quality, tile.scale, tile.index, False))
     return TileResult(Objects.of(whole), pieces)
@@ -167,7 +188,7 @@ def _find(tile: Tile, plan: Plan) -> TileResult:
 def _unexplained(points: Points, tile: Tile, plan: Plan) -> Points:
     """Points that lie on no confident object of a finer scale; reads one finer tile at a time."""
     for scale in plan.finer(tile.scale):
-        for finer in tiles_over(plan.scene.store.grid(scale), tile.core):
+        for finer in plan.scene.store.grid(scale).over(tile.core):
             result = result_of(finer, plan)
             if result is None or not len(points):
                 continue
@@ -189,12 +210,6 @@ def _corner(mask: Mask, maker: TileMasks) -> tuple[int, int]:
     (xy,) = maker.frame.to_pixel(mask.frame.to_world([[0.0, 0.0]]))
     col, row = np.rint(xy)
     return int(col), int(row)
-
-
-def placed(cells: MultiPolygon, corner: tuple[float, float], cell: float) -> MultiPolygon:
-    """A shape in cells of so many raster px, brought to its corner; all in raster px."""
-    moved: MultiPolygon = shapely.transform(cells, lambda xy: xy * cell + corner)
-    return moved
 
 
 def _piece(

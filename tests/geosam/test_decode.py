@@ -35,7 +35,7 @@ def test_further_clicks_correct_the_first_one_s_mask_at_its_scale(tmp_path, scal
     assert both.scale == lone.scale == scale
     assert both.geometry.equals(lone.geometry)
     guides = [prompt for prompt, multimask in model.asked if multimask]
-    corrections = [prompt for prompt, multimask in model.asked if not multimask]
+    corrections = [p for p, multimask in model.asked if len(p.points) and not multimask]
     assert len(guides) == len(corrections) == 3  # at each scale
     for guide, correction in zip(guides, corrections, strict=True):
         assert guide.mask is None and len(guide.points) == 1
