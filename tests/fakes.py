@@ -18,8 +18,9 @@ NORTH_UP = Affine(1, 0, 516_096, 0, -1, 5_160_960)
 class FloodModel:
     """Answers a prompt with the connected area of exactly the colour found there.
 
-    A click gives the area of its colour round it; further clicks add and take away areas; a box,
-    or a rough mask, gives what inside it has the colour of its centre. Each pixel has a logit.
+    A click gives the area of its colour round it; further clicks add and take away areas; a box
+    gives what inside it has the colour of its centre; a rough mask without clicks gives the areas
+    that it touches of the colour that most of it has. Each pixel has a logit.
     """
 
     def __init__(
@@ -56,6 +57,12 @@ class FloodModel:
         return np.concatenate([others[0], logits, others[1]], axis=1), scores
 
     def _mask(self, features: Features, prompt: TilePrompt) -> np.ndarray:
+        if prompt.mask is not None and not len(prompt.points):
+            rough = prompt.mask > 0
+            colours, counts = np.unique(features[:, rough], axis=1, return_counts=True)
+            main = colours[:, counts.argmax()]
+            areas, _ = ndimage.label((features == main[:, None, None]).all(0))
+            return np.isin(areas, areas[rough & (areas > 0)])
         if prompt.box is not None:
             xmin, ymin, xmax, ymax = prompt.box + 0.5
             x, y = (xmin + xmax) / 2, (ymin + ymax) / 2
