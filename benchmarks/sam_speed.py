@@ -1,6 +1,6 @@
 """What an image and a prompt cost in each engine, beside the published code, with the same weights.
 
-    python -m benchmarks.sam_speed [--model vit-b] [--engines Meta,torch] [--threads 1] [--rounds 3]
+    python -m benchmarks.sam_speed [--models vit-b,nano] [--engines Meta,torch] [--threads 1]
 
 Random weights (cost and rounding do not depend on training), or nano's own. All engines of a model
 take turns in one process. CPU seconds, which neighbours on a shared machine distort less, are the
@@ -8,8 +8,15 @@ medians over the rounds, wall seconds the least; ratios are those of CPU seconds
 an engine is faster than the first. A prompt's share is that of one among `--prompts` clicks on one
 embedding. Peak memory is what encoding a tile takes above the weights, in a process of its own
 (Linux). The error is that of the embedding, relative to its spread; IoU is that of the masks with
-the first engine's, decoded from its embedding: median / 5th percentile. Random weights give masks
-like noise, whose IoU suffers most.
+the first engine's, each decoded from its own embedding: median / 5th percentile. Random weights
+give masks like noise, whose IoU suffers most.
+
+The last line of a model is no engine: it is how long the encoder's products would take at the speed
+of one large matrix product, measured in turn with the engines.
+
+hiera-tiny needs Meta's package:
+
+    SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0
 """
 
 import argparse
@@ -22,39 +29,60 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import rasterio
 import torch
+from _pytest.outcomes import Skipped
+from torch.utils.flop_counter import FlopCounterMode
 
 from geosam import load_model
 from geosam.errors import ModelError
-from geosam.model.config import VIT_B
+from geosam.model.config import HIERA_TINY, MOBILE_SAM, VIT_B
 from geosam.model.engine import Engine
+from geosam.model.mobile_weights import build_mobile_sam
+from geosam.model.sam import unpack
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import build_sam1
+from geosam.model.sam2_runtime import Sam2Model
+from geosam.model.sam2_weights import build_sam2
 from geosam.protocol import Backend, Model, Precision, TilePrompt
-from tests.references import HuggingFace, Meta, image
-from tests.seeded import in_hugging_face, official
+from tests.references import HuggingFace, Meta, MobileSam, image
+from tests.references_sam2 import Meta2, arrays
+from tests.seeded import in_hugging_face, official, official_2, official_mobile
 
 Decoded = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Runner:
-    """An engine with a model in it: images to embeddings, clicks on an embedding to masks."""
+    """An engine with a model in it.
 
-    encode: Callable[[np.ndarray], np.ndarray]
-    decode: Callable[[np.ndarray, Sequence[TilePrompt]], Decoded]
+    Attributes:
+        encode: an image to its features.
+        decode: clicks on features to masks.
+        embedding: the part of features that all engines have alike.
+    """
+
+    encode: Callable[[np.ndarray], Any]
+    decode: Callable[[Any, Sequence[TilePrompt]], Decoded]
+    embedding: Callable[[Any], np.ndarray] = np.asarray
 
 
-def meta() -> Runner:
-    reference = Meta(VIT_B)
+def published(reference: Meta) -> Runner:
     return Runner(
         reference.encode,
-        lambda features, clicks: reference.decode(
-            features[None].astype(np.float32), list(clicks), multimask=True
-        ),
+        lambda features, clicks: reference.decode(features, list(clicks), multimask=True),
+    )
+
+
+def meta_2() -> Runner:
+    reference = Meta2(HIERA_TINY)
+    return Runner(
+        reference.encode,
+        lambda features, clicks: reference.decode(features, list(clicks), multimask=True),
+        lambda features: features[0],
     )
 
 
@@ -66,7 +94,7 @@ def transformers() -> Runner:
     @torch.inference_mode()
     def decode(features: np.ndarray, clicks: Sequence[TilePrompt]) -> Decoded:
         out = reference.network(
-            image_embeddings=torch.from_numpy(features[None].astype(np.float32)),
+            image_embeddings=torch.from_numpy(features),
             input_points=torch.from_numpy(np.stack([click.points for click in clicks]))[None],
             input_labels=torch.from_numpy(np.stack([click.labels for click in clicks]))[None],
         )
@@ -80,31 +108,54 @@ def sam_vit_b(precision: Precision, backend: Backend = "torch") -> Runner:
     return geosam(Sam1Model(network, "seeded-vit-b", Engine.of("cpu", precision, backend)))
 
 
+def mobile_sam(precision: Precision, backend: Backend = "torch") -> Runner:
+    network = build_mobile_sam(official_mobile(MOBILE_SAM), Path("mobile_sam.pt"))
+    return geosam(Sam1Model(network, "seeded-mobile", Engine.of("cpu", precision, backend)))
+
+
+def hiera_tiny(precision: Precision, backend: Backend = "torch") -> Runner:
+    network = build_sam2(official_2(HIERA_TINY), Path("hiera_tiny.pt"))
+    return geosam(
+        Sam2Model(network, "seeded-hiera-tiny", Engine.of("cpu", precision, backend)),
+        lambda features: arrays(unpack(torch.from_numpy(features), HIERA_TINY))[0],
+    )
+
+
 def nano(precision: Precision, backend: Backend = "torch") -> Runner:
     return geosam(load_model("nano", device="cpu", precision=precision, backend=backend))
 
 
-def geosam(model: Model) -> Runner:
-    return Runner(model.encode, partial(model.decode, multimask=True))
+def geosam(model: Model, embedding: Callable[[Any], np.ndarray] = np.asarray) -> Runner:
+    return Runner(
+        model.encode,
+        lambda features, clicks: model.decode(features[0], clicks, multimask=True),
+        embedding,
+    )
 
 
-ENGINES: dict[str, dict[tuple[str, str], Callable[[], Runner]]] = {
+Factories = dict[tuple[str, str], Callable[[], Runner]]
+
+
+def ours(build: Callable[..., Runner]) -> Factories:
+    return {
+        ("torch", "fp32"): partial(build, "fp32"),
+        ("torch", "bf16"): partial(build, "bf16"),
+        ("openvino", "fp32"): partial(build, "fp32", "openvino"),
+        ("openvino", "bf16"): partial(build, "bf16", "openvino"),
+    }
+
+
+ENGINES: dict[str, Factories] = {
     "vit-b": {
-        ("Meta", "fp32"): meta,
+        ("Meta", "fp32"): lambda: published(Meta(VIT_B)),
         ("transformers", "fp32"): transformers,
-        ("torch", "fp32"): partial(sam_vit_b, "fp32"),
-        ("torch", "bf16"): partial(sam_vit_b, "bf16"),
-        ("openvino", "fp32"): partial(sam_vit_b, "fp32", "openvino"),
-        ("openvino", "bf16"): partial(sam_vit_b, "bf16", "openvino"),
+        **ours(sam_vit_b),
     },
-    "nano": {
-        ("torch", "fp32"): partial(nano, "fp32"),
-        ("torch", "bf16"): partial(nano, "bf16"),
-        ("openvino", "fp32"): partial(nano, "fp32", "openvino"),
-        ("openvino", "bf16"): partial(nano, "bf16", "openvino"),
-    },
+    "mobile": {("authors", "fp32"): lambda: published(MobileSam(MOBILE_SAM)), **ours(mobile_sam)},
+    "hiera-tiny": {("Meta", "fp32"): meta_2, **ours(hiera_tiny)},
+    "nano": ours(nano),
 }
-SIZES = {"vit-b": 1024, "nano": 512}
+SIZES = {"vit-b": 1024, "mobile": 1024, "hiera-tiny": 1024, "nano": 512}
 
 
 class Times:
@@ -128,54 +179,76 @@ class Times:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", choices=ENGINES, default="vit-b")
+    parser.add_argument("--models", default=",".join(ENGINES), help="Names with commas between.")
     parser.add_argument("--engines", help="Names with commas between; all by default.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    factories, tile = ENGINES[arguments.model], picture(arguments.model)
     if arguments.memory:
-        print(peak_gb(factories[tuple(arguments.memory)](), tile))
+        model, *engine = arguments.memory
+        print(peak_gb(ENGINES[model][tuple(engine)](), picture(model)))
         return
+    print(f"{arguments.threads} threads, torch {torch.__version__}")
+    print(f"{'':35}{'tile':>6}{'':19}{'prompt':>6}")
+    print(f"{'model':11}{'engine':24}" + f"{'CPU s':>9}{'wall s':>9}{'ratio':>7}" * 2, end="")
+    print(f"{'peak GB':>9}{'error':>9}{'IoU':>16}")
+    for model in arguments.models.split(","):
+        measure(model, arguments)
+
+
+def measure(model: str, arguments: argparse.Namespace) -> None:
+    """The rows of one model."""
     wanted = arguments.engines.split(",") if arguments.engines else None
     runners = {}
-    for name, factory in factories.items():
+    for name, factory in ENGINES[model].items():
         if wanted is None or name[0] in wanted:
             try:
                 runners[name] = factory()
-            except ModelError as error:
-                print(f"{' '.join(name)} is left out: {error}")
-    size = SIZES[arguments.model]
+            except (ModelError, Skipped) as error:
+                print(f"{model} in {' '.join(name)} is left out: {error}")
+    tile, size = picture(model), SIZES[model]
     places = np.random.default_rng(0).uniform(0, size, (arguments.prompts, 1, 2))
     clicks = [TilePrompt(xy.astype(np.float32), np.ones(1, np.int64)) for xy in places]
     encoding, decoding = ({name: Times() for name in runners} for _ in range(2))
-    features = next(iter(runners.values())).encode(tile)[0].astype(np.float16)
-    embeddings, masks = {}, {}
+    features, masks, products = {}, {}, Times()
     for _ in range(arguments.rounds):
         for name, runner in runners.items():
-            embeddings[name] = encoding[name].of(partial(runner.encode, tile))[0]
+            features[name] = encoding[name].of(partial(runner.encode, tile))
+        flops = products.of(product)
         for name, runner in runners.items():
-            work = partial(runner.decode, features, clicks)
+            work = partial(runner.decode, features[name], clicks)
             masks[name] = decoding[name].of(work, len(clicks))[0] > 0
     first = next(iter(runners))
-    print(f"{arguments.model}, {arguments.threads} threads, torch {torch.__version__}")
-    print(f"{'':24}{'tile':>6}{'':19}{'prompt':>6}")
-    print(f"{'engine':24}" + f"{'CPU s':>9}{'wall s':>9}{'ratio':>7}" * 2, end="")
-    print(f"{'peak GB':>9}{'error':>9}{'IoU':>16}")
+    embeddings = {name: runners[name].embedding(features[name]) for name in runners}
     for name in runners:
-        words = [sys.executable, "-m", "benchmarks.sam_speed", "--memory", *name]
-        words += ["--model", arguments.model, "--threads", str(arguments.threads)]
+        words = [sys.executable, "-m", "benchmarks.sam_speed", "--memory", model, *name]
+        words += ["--threads", str(arguments.threads)]
         peak = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
         iou = iou_of(masks[name], masks[first])
         print(
-            f"{' '.join(name):24}{encoding[name].beside(encoding[first])}"
+            f"{model:11}{' '.join(name):24}{encoding[name].beside(encoding[first])}"
             f"{decoding[name].beside(decoding[first])}{peak:9.2f}"
             f"{error_of(embeddings[name], embeddings[first]):9.0e}"
-            f"{np.median(iou):9.4f} /{np.percentile(iou, 5):7.4f}"
+            f"{np.median(iou):9.4f} /{np.percentile(iou, 5):7.4f}",
+            flush=True,
         )
+    with FlopCounterMode(display=False) as counter:
+        ENGINES[model]["torch", "fp32"]().encode(tile)
+    share = counter.get_total_flops() / flops
+    least = Times()
+    least.cpu, least.wall = [share * t for t in products.cpu], [share * t for t in products.wall]
+    print(f"{model:11}{'(products alone, fp32)':24}{least.beside(encoding[first])}")
+
+
+def product() -> float:
+    """The floating point operations of one large matrix product, which is made."""
+    a, b = torch.ones(4096, 768), torch.ones(3072, 768)
+    for _ in range(10):
+        torch.nn.functional.linear(a, b)
+    return 10 * 2.0 * a.numel() * len(b)
 
 
 def picture(model: str) -> np.ndarray:

@@ -13,15 +13,17 @@ from click.testing import CliRunner
 from geosam import load_model
 from geosam.cli import main
 from geosam.errors import ModelError
-from geosam.model import mobile_weights, openvino_encoder, sam1_weights
+from geosam.model import mobile_weights, openvino_encoder, sam1_weights, sam2_weights
 from geosam.model.engine import CPU, Engine
 from geosam.model.mobile_weights import build_mobile_sam
 from geosam.model.openvino_encoder import OpenVinoEncoder
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import build_sam1
+from geosam.model.sam2_runtime import Sam2Model
+from geosam.model.sam2_weights import build_sam2
 from geosam.protocol import FILL
 from tests.references import image
-from tests.seeded import TINY, TINY_MOBILE, official, official_mobile
+from tests.seeded import TINY, TINY_2, TINY_MOBILE, official, official_2, official_mobile
 from tiles import FeatureStore
 
 DEMO = Path("geosam/demo/OSBS_029.tif")
@@ -53,6 +55,13 @@ def tiny_mobile(backend):
     return Sam1Model(network, "tiny-mobile", Engine(CPU.device, torch.float32, backend))
 
 
+def tiny_2(backend):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam2_weights, "CONFIGS_2", {"tiny": TINY_2})
+        network = build_sam2(official_2(), Path("tiny.pt"))
+    return Sam2Model(network, "tiny-2", Engine(CPU.device, torch.float32, backend))
+
+
 def half_empty(size):
     picture = image(size=size)
     picture[:, :, size // 2 :] = np.array(FILL, np.uint8)[:, None, None]
@@ -66,7 +75,7 @@ def error(ours, theirs):
 
 
 @needs_openvino
-@pytest.mark.parametrize("build", [tiny, tiny_mobile])
+@pytest.mark.parametrize("build", [tiny, tiny_mobile, tiny_2])
 def test_the_embedding_of_sam_is_torch_s(build):
     pictures = torch.from_numpy(np.concatenate([image(0), half_empty(256)]))
     with torch.inference_mode():
