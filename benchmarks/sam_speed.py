@@ -11,8 +11,9 @@ embedding. Peak memory is what encoding a tile takes above the weights, in a pro
 the first engine's, each decoded from its own embedding: median / 5th percentile. Random weights
 give masks like noise, whose IoU suffers most.
 
-The last line of a model is no engine: it is how long the encoder's products would take at the speed
-of one large matrix product, measured in turn with the engines.
+The line after the engines is none: it is how long the encoder's products would take at the speed of
+one large matrix product, measured in turn with the engines. The last lines say what a prompt costs
+in torch when there are more of them on one embedding, asked 64 at a time, as geosam does.
 
 hiera-tiny needs Meta's package:
 
@@ -155,6 +156,7 @@ ENGINES: dict[str, Factories] = {
     "hiera-tiny": {("Meta", "fp32"): meta_2, **ours(hiera_tiny)},
     "nano": ours(nano),
 }
+COUNTS = (1, 16, 64, 1024)  # of prompts
 SIZES = {"vit-b": 1024, "mobile": 1024, "hiera-tiny": 1024, "nano": 512}
 
 
@@ -241,6 +243,22 @@ def measure(model: str, arguments: argparse.Namespace) -> None:
     least = Times()
     least.cpu, least.wall = [share * t for t in products.cpu], [share * t for t in products.wall]
     print(f"{model:11}{'(products alone, fp32)':24}{least.beside(encoding[first])}")
+    for name in [name for name in runners if name[0] == "torch"]:
+        costs = (cost_among(count, runners[name], features[name], size) for count in COUNTS)
+        print(f"{model:11}{' '.join(name):24}" + ";  ".join(costs), flush=True)
+
+
+def cost_among(count: int, runner: Runner, features: Any, size: int) -> str:
+    """CPU milliseconds of one of so many clicks, the fewer ones repeated, and the memory on top."""
+    places = np.random.default_rng(1).uniform(0, size, (count, 1, 2)).astype(np.float32)
+    clicks = [TilePrompt(xy, np.ones(1, np.int64)) for xy in places]
+    times = Times()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_gb("VmRSS")
+    for _ in range(max(1, 64 // count)):
+        times.of(lambda: [runner.decode(features, clicks[i : i + 64]) for i in range(0, count, 64)])
+    peak = 1000 * (resident_gb("VmHWM") - before)
+    return f"{count}: {1000 * median(times.cpu) / count:.1f} ms, {peak:.0f} MB"
 
 
 def product() -> float:

@@ -114,9 +114,7 @@ def _blocks(spool: Spool, frame: Frame, ground: Ground) -> Iterator[tuple[Window
     for top in range(0, height, BLOCK):
         rows = max(top - halo, 0), min(top + BLOCK + halo, height)
         objects, labels = spool.between(*rows)
-        order = np.lexsort(
-            (labels, -shapely.area(objects.outlines), -objects.tiers, ~objects.truncated)
-        )
+        order = _order(objects, labels)
         objects, labels = objects.take(order), labels[order]
         bounds = objects.bounds
         for left in range(0, width, BLOCK):
@@ -128,6 +126,14 @@ def _blocks(spool: Spool, frame: Frame, ground: Ground) -> Iterator[tuple[Window
             right, bottom = min(left + BLOCK, width), min(top + BLOCK, height)
             block = Window.spanning(left, top, right, bottom)
             yield block, painted[block.slices(wide)]
+
+
+def _order(objects: Objects, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """In which objects are painted, the last one on top."""
+    order: npt.NDArray[np.intp] = np.lexsort(
+        (labels, -shapely.area(objects.outlines), -objects.tiers, ~objects.truncated)
+    )
+    return order
 
 
 def _burn(
