@@ -1,4 +1,4 @@
-"""Objects burnt into a label raster, block by block: small ones over large ones.
+"""Objects burnt into a label raster, block by block.
 
 With `fill_px` narrow gaps between objects are given to their neighbours. A pixel's label depends on
 the objects near it alone, not on the blocks.
@@ -17,12 +17,13 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.windows import Window as RasterioWindow
 
-from geosam.automatic.objects import Objects, load, save
+from geosam.automatic.objects import Numbers, Objects, load, save
 from geosam.errors import OutputError
 from geosam.tile_masks import Cells
 from tiles import Frame, Window
 
 BLOCK = 1024  # px
+A_DOUBLING = 0.05  # of the score
 _SMALL_PX = 2 * BLOCK  # objects that are lower than this are read for few rows of blocks
 
 Labels = npt.NDArray[np.uint32]
@@ -76,11 +77,38 @@ class Ground:
     fill_px: int
 
 
-def paint(
+Order = Callable[[Objects, npt.NDArray[np.int64]], npt.NDArray[np.intp]]
+"""Of objects and their labels, in which order they are painted, the last one on top."""
+
+
+def smallest_on_top(objects: Objects, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """Each pixel shows the smallest object that it lies on; see `Order`."""
+    return _ranked(-shapely.area(objects.outlines), objects, labels)
+
+
+def best_on_top(objects: Objects, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """A roof is not cut up by its parts, if it is surer than they are; see `Order`.
+
+    A larger object lies over a smaller one if its score is higher by `A_DOUBLING` for each time
+    that its area is doubled, so a tree stays visible in its field.
+    """
+    doublings = np.log2(np.maximum(shapely.area(objects.outlines), 1))
+    return _ranked(objects.scores - A_DOUBLING * doublings, objects, labels)
+
+
+def _ranked(
+    merit: Numbers, objects: Objects, labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.intp]:
+    order: npt.NDArray[np.intp] = np.lexsort((labels, merit, -objects.tiers, ~objects.truncated))
+    return order
+
+
+def paint(  # what, where, and how
     spool: Spool,
     frame: Frame,
     path: Path,
     ground: Ground,
+    order: Order,
     advance: Callable[[], None],
 ) -> None:
     """Write the label raster (uint32, tiled, 0: no object) of a scene's objects.
@@ -98,7 +126,7 @@ def paint(
     }  # fmt: skip
     try:
         with rasterio.open(path, "w", **profile) as file:
-            for window, labels in _blocks(spool, frame, ground):
+            for window, labels in _blocks(spool, frame, ground, order):
                 place = RasterioWindow(window.col, window.row, window.width, window.height)
                 file.write(labels, 1, window=place)
                 advance()
@@ -108,14 +136,16 @@ def paint(
         ) from error
 
 
-def _blocks(spool: Spool, frame: Frame, ground: Ground) -> Iterator[tuple[Window, Labels]]:
+def _blocks(
+    spool: Spool, frame: Frame, ground: Ground, order: Order
+) -> Iterator[tuple[Window, Labels]]:
     height, width = frame.shape
     halo = ground.fill_px
     for top in range(0, height, BLOCK):
         rows = max(top - halo, 0), min(top + BLOCK + halo, height)
         objects, labels = spool.between(*rows)
-        order = _order(objects, labels)
-        objects, labels = objects.take(order), labels[order]
+        painted_first = order(objects, labels)
+        objects, labels = objects.take(painted_first), labels[painted_first]
         bounds = objects.bounds
         for left in range(0, width, BLOCK):
             cols = max(left - halo, 0), min(left + BLOCK + halo, width)
@@ -126,14 +156,6 @@ def _blocks(spool: Spool, frame: Frame, ground: Ground) -> Iterator[tuple[Window
             right, bottom = min(left + BLOCK, width), min(top + BLOCK, height)
             block = Window.spanning(left, top, right, bottom)
             yield block, painted[block.slices(wide)]
-
-
-def _order(objects: Objects, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """In which objects are painted, the last one on top."""
-    order: npt.NDArray[np.intp] = np.lexsort(
-        (labels, -shapely.area(objects.outlines), -objects.tiers, ~objects.truncated)
-    )
-    return order
 
 
 def _burn(

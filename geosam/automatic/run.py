@@ -18,7 +18,14 @@ from shapely import GeometryType
 
 from geosam.automatic.candidates import RELAXED, STRICT
 from geosam.automatic.objects import Objects
-from geosam.automatic.painting import BLOCK, Ground, Spool, paint
+from geosam.automatic.painting import (
+    BLOCK,
+    Ground,
+    Spool,
+    best_on_top,
+    paint,
+    smallest_on_top,
+)
 from geosam.automatic.regular import check_regular
 from geosam.automatic.regular import regular as squared
 from geosam.automatic.sweep import sweep
@@ -90,8 +97,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
             same border, and with less sure objects where there are no sure ones. Else objects may
             overlap, as a tree does the garden it stands in.
         regular: outlines with right angles, for buildings.
-        labels: also write a raster (uint32, tiled) in which each pixel has the id of the smallest
-            object it lies on, 0 for none.
+        labels: also write a raster (uint32, tiled) in which each pixel has the id of its object, of
+            the smallest one where objects overlap, 0 for none.
         progress: called with (done, total) tiles, and blocks of the label raster.
 
     Yields:
@@ -177,7 +184,8 @@ def _run(
     if spool is not None:
         draft = labels.with_name(f".{labels.name}.draft") if labels else plan.folder / "labels.tif"
         ground = Ground(plan.area, plan.scene.validity, FILL_PX if coverage else 0)
-        paint(spool, plan.scene.frame, draft, ground, advance)
+        order = best_on_top if coverage else smallest_on_top
+        paint(spool, plan.scene.frame, draft, ground, order, advance)
         if coverage:
             yield _partition(draft, pandas.concat(tables).drop(columns="geometry"), plan)
         if labels:

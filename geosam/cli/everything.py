@@ -40,7 +40,7 @@ from geosam.output import Mode, check_path
 )  # fmt: skip
 @click.option(
     "--labels", type=click.Path(path_type=Path),
-    help="Also write a label raster (.tif): each pixel has the id of its smallest object.",
+    help="Also write a label raster (.tif): each pixel has its (smallest) object's id.",
 )  # fmt: skip
 @click.option("--regular", is_flag=True, help="Outlines with right angles, for buildings.")
 @model_options

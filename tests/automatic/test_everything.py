@@ -18,6 +18,8 @@ from pyproj import CRS
 
 import geosam
 from geosam.automatic.lattice import lattice
+from geosam.automatic.objects import Objects
+from geosam.automatic.painting import best_on_top, smallest_on_top
 from geosam.errors import OutputExists, PromptError
 from tests.fakes import FloodModel, discs, write_raster
 from tiles import Frame, TileGrid
@@ -157,6 +159,36 @@ def test_coverage_shares_out_the_ground(tmp_path):
         assert (painted == own[counts.argmax()]).sum() / counts.sum() < 1.05
     with pytest.raises(OutputExists):
         run(path, labels=labels)
+
+
+def objects_of(*sides_and_scores, tier=0):
+    """Squares with a common corner."""
+    return Objects.of(
+        [
+            (shapely.box(0, 0, s, s), score, 1.0, tier, 1.0, (0, 0), False)
+            for s, score in sides_and_scores
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "smallest", "best"),
+    [
+        ((0.9, 0.75), [0, 1], [1, 0]),  # a roof and one of its planes
+        ((0.9, 0.85), [0, 1], [0, 1]),  # a roof and its chimney
+        ((0.7, 0.8), [0, 1], [0, 1]),
+    ],
+)
+def test_what_lies_on_top(scores, smallest, best):
+    objects, labels = objects_of((20, scores[0]), (10, scores[1])), np.arange(2)
+    assert smallest_on_top(objects, labels).tolist() == smallest
+    assert best_on_top(objects, labels).tolist() == best
+
+
+def test_a_sure_object_lies_over_unsure_ones():
+    objects = Objects.joined([objects_of((10, 0.5)), objects_of((10, 0.9), tier=1)])
+    for order in (smallest_on_top, best_on_top):
+        assert order(objects, np.arange(2)).tolist() == [1, 0]
 
 
 def test_labels_have_the_ids_of_the_polygons(tmp_path):
