@@ -44,6 +44,8 @@ def scratch(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: nothing can be written there.
     """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: no folder {path.parent} (expected it to exist). Create it.")
     lock = path.with_name(f".{path.name}.{uuid4().hex[:8]}.lock")
     try:
         for left in path.parent.glob(f".{escape(path.name)}.*.lock"):
