@@ -163,7 +163,7 @@ class FeatureStore:
             whole: Where all that lies beneath a pixel has data, see `Chip`; None: where valid.
 
         Raises:
-            StoreUnwritable: If the disk is full or nothing can be written; the tile is missing then.
+            StoreUnwritable: If nothing can be written; the tile is missing then.
             ValueError: If a shape is wrong, a feature is not finite as float16, or there are
                 features without valid pixels or valid pixels without features.
         """
@@ -321,8 +321,8 @@ class FeatureStore:
 
     def _unwritable(self, tile: Tile, error: OSError) -> StoreUnwritable:
         return StoreUnwritable(
-            f"Feature store {self.path}: {tile}: {error.strerror or error} (expected to be written)."
-            " Make room, or the store writable, and run again: whole tiles are kept."
+            f"Feature store {self.path}: {tile}: {error.strerror or error} (expected it written). "
+            "Make room, or the store writable, and run again: tiles that are done are kept."
         )
 
     def _checked(self, tile: Tile, valid: Validity) -> Validity:

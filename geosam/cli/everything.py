@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from geosam.automatic import run
+from geosam.cli.interruption import TILES, interruptible
 from geosam.cli.polygons import area_option, deliver, mode_option, output_option
 from geosam.cli.shared import (
     ModelChoice,
@@ -47,6 +48,7 @@ from geosam.output import Mode, check_path
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
 @scales_option
 @bands_option
+@interruptible(TILES)
 @data_errors
 def everything(  # noqa: PLR0913  # one parameter an option
     source: str,

@@ -8,6 +8,7 @@ import click
 import numpy as np
 
 from geosam import verbs
+from geosam.cli.interruption import NOTHING, TILES, interruptible
 from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
@@ -29,6 +30,7 @@ from tiles import FeatureStore, Raster
 @model_options
 @bands_option
 @json_option
+@interruptible(NOTHING)
 @data_errors
 def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_json: bool) -> None:
     """Say what RASTER is and what it would take to encode it.
@@ -85,6 +87,7 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
 @scales_option
 @bands_option
 @json_option
+@interruptible(TILES)
 @data_errors
 def encode(
     raster: str,
@@ -117,6 +120,7 @@ def encode(
 @click.option("--repair", is_flag=True, help="Encode damaged tiles again.")
 @model_options
 @json_option
+@interruptible("sound tiles are kept, and `geosam encode` makes those that are missing")
 @data_errors
 def check(
     store: str, raster: str | None, chosen: ModelChoice, *, repair: bool, as_json: bool

@@ -62,8 +62,8 @@ def draw_sheet(evaluation: Evaluation, path: str | Path) -> None:
                 ImageFont.load_default(13),
             )  # fmt: skip
         top += count * (step + _CAPTION)
-    with draft(path) as place:
-        sheet.save(place, format="PNG")
+    with draft(path) as picture:
+        sheet.save(picture, format="PNG")
 
 
 def _cases(trials: Sequence[Trial], number: int) -> dict[str, list[Trial]]:
