@@ -6,11 +6,11 @@ The forks' model floods colours, so that tiles take no time; demo and train run 
 import multiprocessing
 import os
 import resource
-import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -66,12 +66,10 @@ class Command:
     """A `geosam` command that runs in a folder."""
 
     def __init__(
-        self, folder: Path, words: Sequence[str], *, ill: Ill | None = None,
+        self, folder: Path, scratch: Path, words: Sequence[str], *, ill: Ill | None = None,
         real: bool = False, weights: WeightsFile | None = None,
     ) -> None:  # fmt: skip
-        self._folder = folder
-        self._told = Path(f"{folder}.{time.monotonic_ns()}")
-        self._told.mkdir()
+        self._told = Path(tempfile.mkdtemp(dir=scratch))
         what = (folder, self._told, list(words), ill or Ill(), real, weights)
         self._process = PROCESSES.Process(target=_command, args=what)
         self._process.start()
@@ -149,6 +147,3 @@ def _watched(move: Callable[..., None], ill: Ill, act: Callable[[], None]) -> Ca
             act()
 
     return moved
-
-
-__all__ = ["Command", "Ended", "Ill", "replace", "signal"]

@@ -8,12 +8,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from geosam.registry import WeightsFile
-from tests.faults.verbs import VERBS, WEIGHTS, Ground, made, make_inputs
+from tests.faults.verbs import VERBS, WEIGHTS, Ground, made, make_inputs, occupied
 from tests.geosam.test_download import Server
 
 DISK_BYTES = 64 << 20
@@ -41,10 +42,12 @@ def undisturbed(ground, verb):
     """What a verb makes if nothing befalls it."""
     if verb not in ground.known:
         folder = ground.folder()
+        before = occupied(folder)
         began = time.monotonic()
         ended = ground.run(verb, folder)
         ground.seconds[verb] = time.monotonic() - began
         assert ended.code == 0, ended.stderr
+        ground.bytes[verb] = occupied(folder) - before
         ground.known[verb] = made(verb, folder)
         shutil.rmtree(folder)
     return ground.known[verb]
@@ -60,6 +63,21 @@ def disk(tmp_path_factory) -> Iterator[Path]:
         pytest.skip(f"needs the right to mount a small tmpfs: {mounted.stderr.strip()}")
     yield path
     subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.fixture
+def remount(disk):
+    """A context in which that file system takes nothing."""
+
+    @contextmanager
+    def read_only() -> Iterator[None]:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+
+    return read_only
 
 
 RESULTS: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -80,7 +98,10 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("faults")
     terminalreporter.line(" " * width + "".join(f"{verb:>11}" for verb in ORDER))
     for fault, row in RESULTS.items():
-        cells = (next((o for o in ("failed", "skipped", "passed") if o in row[verb]), "") for verb in ORDER)
+        cells = (
+            next((o for o in ("failed", "skipped", "passed") if o in row[verb]), "")
+            for verb in ORDER
+        )
         name = fault.replace("_", " ")
         terminalreporter.line(f"{name:{width}}" + "".join(f"{words.get(c, ''):>11}" for c in cells))
     counted = [outcome for row in RESULTS.values() for cell in row.values() for outcome in cell]

@@ -17,10 +17,11 @@ from geosam.exchange.training_set import export
 from geosam.registry import WeightsFile
 from tests.fakes import discs, write_raster
 from tests.faults.child import Command, Ended, Ill
-from tiles import FeatureStore
+from tiles import FeatureStore, Tile
 
 PLACES = [(110, 120, 30), (420, 140, 45), (300, 430, 60), (90, 470, 25), (500, 520, 40)]
 SIDE = 600
+PAGE = 4096
 WEIGHTS = np.random.default_rng(0).bytes(3_000_000)
 
 
@@ -62,14 +63,14 @@ VERBS = {
     ),
     "vectorize": Verb("vectorize labels.tif -o areas.gpkg", ("areas.gpkg",), None, ("labels.tif",)),
     "export": Verb(
-        "export ortho.tif truth.gpkg --format coco --size 64 -o made", ("made",), None, ("ortho.tif",)
+        "export ortho.tif truth.gpkg --format coco --size 200 -o made", ("made",), None, ("ortho.tif",)
     ),
     "chips": Verb(
-        "export ortho.tif truth.gpkg --format chips --size 64 -o made", ("made",), None, ("ortho.tif",)
+        "export ortho.tif truth.gpkg --format chips --size 200 -o made", ("made",), None, ("ortho.tif",)
     ),
     "import": Verb("import coco/annotations/train.json -o back.gpkg", ("back.gpkg",)),
     "evaluate": Verb(
-        f"evaluate {TRUTH} --json figures.json --picture cases.png", ("cases.png", "figures.json"),
+        f"evaluate {TRUTH} --limit 3 --json figures.json --picture cases.png", ("cases.png", "figures.json"),
         BESIDE, ("ortho.tif",),
     ),
     "train": Verb(
@@ -107,7 +108,7 @@ def make_inputs(folder: Path) -> None:
     geopandas.GeoDataFrame({"id": range(len(boxes))}, geometry=boxes, crs=crs).to_file(
         folder / "prompts.gpkg"
     )
-    export(path, truth, folder / "coco", format="coco", size=128)
+    export(path, truth, folder / "coco", format="coco", size=256)
 
 
 @dataclass
@@ -119,6 +120,7 @@ class Ground:
     weights: WeightsFile
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
     count: int = 0
 
     def folder(self, under: Path | None = None) -> Path:
@@ -132,8 +134,9 @@ class Ground:
         """A verb, or other words in its place, started in a folder."""
         verb = VERBS[name]
         return Command(
-            folder, (words or verb.words).split(), ill=ill, real=verb.real, weights=self.weights
-        )
+            folder, self.scratch, (words or verb.words).split(), ill=ill, real=verb.real,
+            weights=self.weights,
+        )  # fmt: skip
 
     def run(self, name: str, folder: Path, ill: Ill | None = None, words: str = "") -> Ended:
         """A verb, or other words in its place, run in a folder."""
@@ -181,3 +184,23 @@ def tiles_of(store: FeatureStore) -> dict[Any, Any]:
         for grid in store.grids
         for tile in set(grid) - set(store.missing(grid.scale))
     }
+
+
+def chunk_of(store: FeatureStore, kind: str, tile: Tile) -> Path:
+    """The file that holds a tile's features or its validity."""
+    row, col = tile.index
+    (chunk,) = (Path(store.path) / kind / f"{tile.scale:g}").glob(f"c.{row}.{col}.*")
+    return chunk
+
+
+def flip(chunk: Path) -> None:
+    """Flip the bits of a byte in the middle."""
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    chunk.write_bytes(data)
+
+
+def occupied(folder: Path) -> int:
+    """Bytes that a folder's files take in pages of a file system."""
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(-(-size // PAGE) * PAGE for size in sizes)
