@@ -91,7 +91,6 @@ def _command(
     os.chdir(folder)
     for number, name in ((1, ill.stdout), (2, "stderr")):
         os.dup2(os.open(told / name, os.O_WRONLY | os.O_CREAT), number)
-    sys.stdin = Path(os.devnull).open()
     sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w") for number in (1, 2))
     os.environ["GEOSAM_CACHE"] = str(folder / "cache")
     os.environ["no_proxy"] = "127.0.0.1"

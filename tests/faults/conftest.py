@@ -93,7 +93,7 @@ def pytest_terminal_summary(terminalreporter):
     """A row a fault, a column a verb."""
     if not RESULTS:
         return
-    words = {"passed": "held", "failed": "NOT", "skipped": "-"}
+    words = {"failed": "NOT", "skipped": "-", "passed": "held"}  # the worst first
     width = max(map(len, RESULTS))
     terminalreporter.section("faults")
     terminalreporter.line(" " * width + "".join(f"{verb:>11}" for verb in ORDER))

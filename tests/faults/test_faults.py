@@ -22,9 +22,7 @@ from tiles import FeatureStore, Raster, RasterError
 
 KILLS = 6
 ALL = tuple(VERBS)
-pytestmark = pytest.mark.skipif(
-    os.name != "posix", reason="needs signals and file systems of POSIX"
-)
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 
 def each(verbs, always):
@@ -58,7 +56,7 @@ def check_error(ended, verb, cure):
     assert ended.code == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     error = ended.stderr.strip().splitlines()[-1]
-    places = [*VERBS[verb].outputs, *VERBS[verb].rasters, VERBS[verb].store, "cache", ".objects"]
+    places = [*VERBS[verb].outputs, VERBS[verb].raster, VERBS[verb].store, "cache", ".objects"]
     assert error.startswith("Error: ") and any(place and place in error for place in places)
     assert "(expected" in error or "unreadable" in error
     assert re.search(cure, error), error
@@ -176,13 +174,13 @@ def spoil_a_block(path):
     raise AssertionError("every block is sampled")
 
 
-READERS = tuple(verb for verb in VERBS if VERBS[verb].rasters)
+READERS = tuple(verb for verb in VERBS if VERBS[verb].raster)
 
 
 @each(READERS, "encode segment vectorize")
 def test_unreadable_block(ground, undisturbed, verb):
     folder = ground.folder()
-    (name,) = VERBS[verb].rasters
+    name = VERBS[verb].raster
     xmin, ymin, xmax, ymax = spoil_a_block(folder / name)
     error = check_error(ground.run(verb, folder), verb, r"get it again|[Ii]s the file whole")
     assert name in error and re.search(r"tile \(|window|rows|columns|col", error), error
@@ -233,7 +231,6 @@ PAIRED = ("encode", "segment", "everything", "coverage", "pull")
 @each(PAIRED, "encode pull")
 def test_two_at_once(ground, undisturbed, verb):
     folder = ground.folder()
-    *others, last = VERBS[verb].outputs
     twin = VERBS[verb].words
     for output in ("found", "seen", "all."):  # results have names of their own, stores do not
         twin = twin.replace(output, f"twin-{output}")

@@ -17,7 +17,7 @@ from geosam.exchange.training_set import export
 from geosam.registry import WeightsFile
 from tests.fakes import discs, write_raster
 from tests.faults.child import Command, Ended, Ill
-from tiles import FeatureStore, Tile
+from tiles import FeatureStore, Raster, Tile
 
 PLACES = [(110, 120, 30), (420, 140, 45), (300, 430, 60), (90, 470, 25), (500, 520, 40)]
 SIDE = 600
@@ -33,53 +33,47 @@ class Verb:
         words: it, run in a folder with the inputs.
         outputs: what it makes, in the order in which it gets its names.
         store: of its features.
-        rasters: that it reads.
+        raster: that it reads.
         real: whether nano computes.
     """
 
     words: str
     outputs: tuple[str, ...]
     store: str | None = None
-    rasters: tuple[str, ...] = ()
+    raster: str | None = "ortho.tif"
     real: bool = False
 
 
 ALL = "everything ortho.tif --scales 4,8 --density 16 --store f.zarr -o "
 TRUTH = "--raster ortho.tif --truth truth.gpkg"
-BESIDE = "ortho.tif.flood-0.features.zarr"
-NANO = "ortho.tif.nano-4d5300ed.features.zarr"
+EXPORT = "export ortho.tif truth.gpkg --size 200 -o made"
 VERBS = {
-    "encode": Verb("encode ortho.tif -o f.zarr --scales 1,2,4,8", ("f.zarr",), "f.zarr", ("ortho.tif",)),
+    "encode": Verb("encode ortho.tif -o f.zarr --scales 1,2,4,8", ("f.zarr",), "f.zarr"),
     "segment": Verb(
         "segment ortho.tif prompts.gpkg --store f.zarr -o found.gpkg --preview seen.png",
-        ("seen.png", "found.gpkg"), "f.zarr", ("ortho.tif",),
+        ("seen.png", "found.gpkg"), "f.zarr",
     ),
-    "everything": Verb(f"{ALL} all.gpkg", ("all.gpkg",), "f.zarr", ("ortho.tif",)),
-    "labels": Verb(
-        f"{ALL} all.gpkg --labels all.tif", ("all.tif", "all.gpkg"), "f.zarr", ("ortho.tif",)
-    ),
+    "everything": Verb(f"{ALL} all.gpkg", ("all.gpkg",), "f.zarr"),
+    "labels": Verb(f"{ALL} all.gpkg --labels all.tif", ("all.tif", "all.gpkg"), "f.zarr"),
     "coverage": Verb(
-        f"{ALL} all.fgb --coverage --labels all.tif", ("all.tif", "all.fgb"), "f.zarr", ("ortho.tif",)
+        f"{ALL} all.fgb --coverage --labels all.tif", ("all.tif", "all.fgb"), "f.zarr"
     ),
-    "vectorize": Verb("vectorize labels.tif -o areas.gpkg", ("areas.gpkg",), None, ("labels.tif",)),
-    "export": Verb(
-        "export ortho.tif truth.gpkg --format coco --size 200 -o made", ("made",), None, ("ortho.tif",)
-    ),
-    "chips": Verb(
-        "export ortho.tif truth.gpkg --format chips --size 200 -o made", ("made",), None, ("ortho.tif",)
-    ),
-    "import": Verb("import coco/annotations/train.json -o back.gpkg", ("back.gpkg",)),
+    "vectorize": Verb("vectorize labels.tif -o areas.gpkg", ("areas.gpkg",), raster="labels.tif"),
+    "export": Verb(f"{EXPORT} --format coco", ("made",)),
+    "chips": Verb(f"{EXPORT} --format chips", ("made",)),
+    "import": Verb("import coco/annotations/train.json -o back.gpkg", ("back.gpkg",), raster=None),
     "evaluate": Verb(
-        f"evaluate {TRUTH} --limit 3 --json figures.json --picture cases.png", ("cases.png", "figures.json"),
-        BESIDE, ("ortho.tif",),
+        f"evaluate {TRUTH} --limit 3 --json figures.json --picture cases.png",
+        ("cases.png", "figures.json"), "ortho.tif.flood-0.features.zarr",
     ),
     "train": Verb(
         f"train {TRUTH} -o own.safetensors --steps 2", ("own.png", "own.md", "own.safetensors"),
-        NANO, ("ortho.tif",), real=True,
+        "ortho.tif.nano-4d5300ed.features.zarr", real=True,
     ),
-    "pull": Verb("models pull tiny", ("cache/tiny.pth",)),
+    "pull": Verb("models pull tiny", ("cache/tiny.pth",), raster=None),
     "demo": Verb(
-        "demo -o shown", ("shown/features.zarr", "shown/trees.gpkg", "shown/trees.png"), real=True
+        "demo -o shown", ("shown/features.zarr", "shown/trees.gpkg", "shown/trees.png"),
+        raster=None, real=True,
     ),
 }  # fmt: skip
 
@@ -95,17 +89,15 @@ def make_inputs(folder: Path) -> None:
     labels = np.where(grey > 100, grey, 0).astype(np.uint16)
     labels[:, : SIDE // 8] = 7
     write_raster(folder / "labels.tif", labels, **tiled)
-    with rasterio.open(path) as file:
-        transform, crs = file.transform, file.crs
+    with Raster.open(path) as raster:
+        frame = raster.frame
     shapes = [shapely.Point(col, row).buffer(radius) for row, col, radius in PLACES]
     shapes.append(shapely.box(3, 3, SIDE - 3, SIDE - 3))  # whose tile shows every block
-    shapes = [
-        shapely.transform(shape, lambda xy: np.column_stack(transform * xy.T)) for shape in shapes
-    ]
-    truth = geopandas.GeoDataFrame({"id": range(len(shapes))}, geometry=shapes, crs=crs)
+    shapes = [shapely.transform(shape, frame.to_world) for shape in shapes]
+    truth = geopandas.GeoDataFrame({"id": range(len(shapes))}, geometry=shapes, crs=frame.crs)
     truth.to_file(folder / "truth.gpkg")
     boxes = truth.geometry.envelope
-    geopandas.GeoDataFrame({"id": range(len(boxes))}, geometry=boxes, crs=crs).to_file(
+    geopandas.GeoDataFrame({"id": range(len(boxes))}, geometry=boxes, crs=frame.crs).to_file(
         folder / "prompts.gpkg"
     )
     export(path, truth, folder / "coco", format="coco", size=256)
