@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from geosam.errors import GeosamError, OutputError
 from tiles import TilesError
 
+_PROBE, _PROBE_BYTES = "probe", 2**16  # a full disk does not take another file
+
 
 @contextmanager
 def draft(path: str | Path) -> Iterator[Path]:
@@ -30,6 +32,9 @@ def draft(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with scratch(path) as folder:
         yield folder / path.name
+        with (folder / _PROBE).open("wb") as probe:  # GDAL may not notice that a file's end is cut
+            probe.write(bytes(_PROBE_BYTES))
+        (folder / _PROBE).unlink()
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
             part.replace(path.with_name(part.name))
 
