@@ -124,7 +124,9 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     Raises:
         RasterError, StoreMismatch, StoreIncomplete, BandError, ModelError: see `segment`.
         PromptError: the area of interest is no polygon, or lies off the raster.
-        OutputExists: there is a file named as the label raster shall be.
+        OutputExists: there is a file named as the label raster shall be, and it is not what the
+            same request made before.
+        OutputError, StoreUnwritable: the disk is full, or something else cannot be written.
         ValueError: a number is out of its range.
     """
     if not 1 <= density <= model.size:

@@ -100,8 +100,8 @@ def data_errors(function: Callable[P, R]) -> Callable[P, R]:
             if error.errno not in DISK_ERRORS:
                 raise
             raise click.ClickException(
-                f"{error.filename or 'Standard output'}: {error.strerror} (expected to be written)."
-                " Make room, or choose another place, and run again."
+                f"{error.filename or 'Standard output'}: {error.strerror} (expected room, and the "
+                "right to write). Make room, or choose another place, and run again."
             ) from error
 
     return wrapped

@@ -131,7 +131,7 @@ def test_disk_full(ground, undisturbed, disk, verb, share):
     shutil.rmtree(folder)
 
 
-@each(ALL, "vectorize")
+@each(ALL, "encode vectorize")
 def test_file_too_large(ground, undisturbed, verb):
     folder = ground.folder()
     ended = ground.run(verb, folder, Ill(file_bytes=1000))
@@ -245,6 +245,18 @@ def test_two_at_once(ground, undisturbed, verb):
         path.replace(path.with_name(path.name.removeprefix("twin-")))
     assert made(verb, folder) == undisturbed
     assert not left(folder, "*.draft", "*.lock", "*.part")
+
+
+@each(("vectorize", "coverage"), "vectorize")
+def test_two_writers(ground, undisturbed, verb):
+    """Of one output: one writes it, the other may be refused for it."""
+    folder = ground.folder()
+    pair = [ground.start(verb, folder) for _ in range(2)]
+    ended = [command.end() for command in pair]
+    assert min(one.code for one in ended) == 0
+    assert all(one.code == 0 or "exists already" in one.stderr for one in ended)
+    assert made(verb, folder) == undisturbed
+    assert not left(folder, "*.draft", "*.lock")
 
 
 @each(ALL, "encode everything")

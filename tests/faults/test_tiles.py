@@ -1,6 +1,5 @@
 """Encoding that is killed, and features that rot: nothing is lost or believed without warning."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -12,6 +11,7 @@ import pytest
 from geosam.scene import Scene
 from geosam.verbs import encode, segment
 from tests.fakes import FloodModel, discs, write_raster
+from tests.faults.child import PROCESSES
 from tests.faults.verbs import chunk_of, flip, tiles_of
 from tests.geosam.test_verbs import clicks
 from tiles import FeatureStore, StoreDamaged
@@ -47,13 +47,11 @@ def scene(tmp_path_factory):
 def test_twenty_kills_leave_what_an_undisturbed_run_leaves(scene, tmp_path):
     whole = encode(FloodModel(64), scene, tmp_path / "whole.zarr")
     path = tmp_path / "killed.zarr"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])  # so that each of them starts at once
     moments = random.Random(0)
     done = []
     for number in range(KILLS):
-        ours, theirs = processes.Pipe(duplex=False)
-        encoder = processes.Process(target=encode_slowly, args=(scene, path, theirs))
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        encoder = PROCESSES.Process(target=encode_slowly, args=(scene, path, theirs))
         encoder.start()
         if number % 4:  # else it is killed before the first tile, or even before there is a store
             assert ours.poll(60)
