@@ -4,6 +4,7 @@ All writers of files and folders go through here, but for feature stores, which 
 """
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -83,12 +84,21 @@ def locked(lock: Path, *, timeout_s: float = -1) -> Iterator[None]:
     Raises:
         Timeout: another process still holds it.
     """
-    with FileLock(lock, timeout=timeout_s):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # Windows removes no open file
-                lock.unlink(missing_ok=True)
+    try:
+        with FileLock(lock, timeout=timeout_s):
+            try:
+                yield
+            finally:
+                if sys.platform != "win32":  # which removes no open file
+                    _remove(lock)
+    finally:
+        if sys.platform == "win32":  # elsewhere it may be another process's by now
+            _remove(lock)
+
+
+def _remove(lock: Path) -> None:
+    with suppress(OSError):
+        lock.unlink(missing_ok=True)
 
 
 def _reason(error: OSError) -> str:
