@@ -177,7 +177,7 @@ class FeatureStore:
                 "pixels (expected features just where there are valid pixels)."
             )
         half = None if features is None else self._half(tile, features)
-        if self._valid[tile.scale].has(tile.index):  # else another's, put just now, is left to see
+        if not self._may_stay(tile, levels):
             self.drop([tile])
         try:
             if half is None:
@@ -288,6 +288,18 @@ class FeatureStore:
                 self._features[tile.scale].delete(tile.index)
             except OSError as error:
                 raise self._unwritable(tile, error) from error
+
+    def _may_stay(self, tile: Tile, levels: npt.NDArray[np.uint8]) -> bool:
+        """Whether a tile need not go missing for another to take its place.
+
+        Features of the same validity can be replaced in one step: who reads meanwhile, because
+        another process has put the same tile, sees the one or the other.
+        """
+        valid = self._valid[tile.scale]
+        try:
+            return not valid.has(tile.index) or np.array_equal(valid.read(tile.index), levels)
+        except ValueError:
+            return False
 
     def _check_writable(self) -> None:
         if not self._writable:

@@ -3,7 +3,7 @@
 import filecmp
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -87,7 +87,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     regular: bool = False,
     labels: str | Path | None = None,
     progress: Progress | None = None,
-) -> Iterator[geopandas.GeoDataFrame]:
+) -> Generator[geopandas.GeoDataFrame, None, None]:
     """Outline every object of a scene, whole across tiles and scales.
 
     Every tile is prompted at the points of a lattice. Tiles that are done are kept in a folder
@@ -174,7 +174,7 @@ def _taken(labels: str | Path) -> OutputExists:
 
 def _run(
     plan: Plan, wishes: Wishes, painting: Painting, progress: Progress | None
-) -> Iterator[geopandas.GeoDataFrame]:
+) -> Generator[geopandas.GeoDataFrame, None, None]:
     rows = [row for s in plan.scales for row in _rows(plan.scene.store.grid(s), plan.area)]
     height, width = plan.scene.frame.shape
     blocks = -(-height // BLOCK) * -(-width // BLOCK) if painting.wanted else 0

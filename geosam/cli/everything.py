@@ -1,6 +1,7 @@
 """The command that finds every object: everything."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -87,4 +88,5 @@ def everything(  # noqa: PLR0913  # one parameter an option
             min_area_m2=min_area_m2, max_area_m2=max_area_m2, density=density, coverage=coverage,
             regular=regular, labels=labels, progress=progress,
         )  # fmt: skip
-        deliver(batches, output, mode)
+        with closing(batches):  # also after an error, for what it has written so far
+            deliver(batches, output, mode)

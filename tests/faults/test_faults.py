@@ -56,7 +56,13 @@ def check_error(ended, verb, cure):
     assert ended.code == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     error = ended.stderr.strip().splitlines()[-1]
-    places = [*VERBS[verb].outputs, VERBS[verb].raster, VERBS[verb].store, "cache", ".objects"]
+    places = [
+        *(Path(output).parts[0] for output in VERBS[verb].outputs),
+        VERBS[verb].raster,
+        VERBS[verb].store,
+        "cache",
+        ".objects",
+    ]
     assert error.startswith("Error: ") and any(place and place in error for place in places)
     assert "(expected" in error or "unreadable" in error
     assert re.search(cure, error), error
