@@ -14,8 +14,10 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    with draft(path) as place:
+    with draft(path) as place, place.open("wb") as file:
         try:
-            torch.save(state, place)
-        except RuntimeError as error:  # torch's way to say that the disk is full
-            raise OSError(str(error)) from error
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's word for what the file said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise

@@ -62,6 +62,7 @@ def check_error(ended, verb, cure):
         VERBS[verb].store,
         "cache",
         ".objects",
+        ".training",
     ]
     assert error.startswith("Error: ") and any(place and place in error for place in places)
     assert "(expected" in error or "unreadable" in error

@@ -161,7 +161,8 @@ def content(path: Path) -> Any:
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".md":
-        return [line for line in path.read_text().splitlines() if " s" not in line]
+        lines = path.read_text().splitlines()
+        return [line for line in lines if not line.startswith(("| Date", "| Steps"))]  # and minutes
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
