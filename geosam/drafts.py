@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from geosam.errors import GeosamError, OutputError
 from tiles import TilesError
@@ -55,7 +55,7 @@ def scratch(path: Path) -> Iterator[Path]:
     lock = path.with_name(f".{path.name}.{uuid4().hex[:8]}.lock")
     try:
         for left in path.parent.glob(f".{escape(path.name)}.*.lock"):
-            with suppress(Timeout), locked(left, timeout_s=0):
+            with suppress(OSError), locked(left, timeout_s=0):  # Timeout is one too
                 shutil.rmtree(left.with_suffix(".draft"), ignore_errors=True)
         with locked(lock):
             folder = lock.with_suffix(".draft")
