@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-all test-qgis check plugin
+.PHONY: setup demo test test-all test-qgis faults check plugin
 
 PY ?= python3
 BIN := .venv/bin
@@ -21,6 +21,9 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -m ""
 	tests_qgis/run
+
+faults: setup
+	$(BIN)/python -m pytest -m "" tests/faults
 
 test-qgis:
 	tests_qgis/run

@@ -14,6 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from geosam.drafts import locked
 from geosam.errors import DownloadError
 from geosam.protocol import Progress
 from geosam.registry import BLOCK, WeightsFile, sha256, state
@@ -27,6 +28,7 @@ def pull(file: WeightsFile, *, mirror: str | None = None, progress: Progress | N
     """Fetch a file of weights into the cache folder, unless it is there and whole.
 
     What has arrived is kept under the name with ".part" behind it and gone on with the next time.
+    While another process fetches the same file, this one waits for it.
     The file gets its name when size and hash are right, so a file of that name is whole.
 
     Args:
@@ -56,11 +58,20 @@ def pull(file: WeightsFile, *, mirror: str | None = None, progress: Progress | N
     part = file.path.with_name(file.filename + ".part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
+        with locked(part.with_suffix(".lock")):
+            if state(file) != "ok":  # else another process has fetched it meanwhile
+                _fetch_whole(file, url, part, progress)
+    except DownloadError:
+        raise
     except OSError as error:
         raise DownloadError(
-            f"{part.parent}: {error.strerror} (expected a folder to write to). Set GEOSAM_CACHE to "
-            "another one."
+            f"{part.parent}: {error.strerror or error} (expected a folder to write to). Make room, "
+            "or set GEOSAM_CACHE to another one; the same line again goes on."
         ) from error
+    return file.path
+
+
+def _fetch_whole(file: WeightsFile, url: str, part: Path, progress: Progress | None) -> None:
     _make_room(file, part)
     _fetch(url, part, file.size, progress)
     found = sha256(part)
@@ -71,7 +82,6 @@ def pull(file: WeightsFile, *, mirror: str | None = None, progress: Progress | N
             "another mirror."
         )
     part.replace(file.path)
-    return file.path
 
 
 def _make_room(file: WeightsFile, part: Path) -> None:

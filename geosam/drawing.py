@@ -15,6 +15,7 @@ from shapely import LineString
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import substring
 
+from geosam.drafts import draft
 from geosam.errors import OutputError
 from geosam.prompts import FOREGROUND, PromptSet
 from tiles.frame import Frame
@@ -75,10 +76,8 @@ def draw(
     canvas.lines([(ring, color) for shape, color in objects for ring in rings_of(shape)])
     if prompts is not None:
         mark(canvas, prompts, frame)
-    try:
-        canvas.picture().save(Path(path), format="PNG")
-    except OSError as error:
-        raise OutputError(f"{path}: {error} (expected a file that can be written).") from error
+    with draft(path) as place:
+        canvas.picture().save(place, format="PNG")
 
 
 def view(

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from geosam.protocol import Images, Model, Progress
+from geosam.protocol import Features, Images, Model, Progress
 from geosam.recipe import Stretch
 from tiles import Chip, FeatureStore, Raster, RasterError, Tile
 
@@ -26,11 +26,13 @@ def encode_tiles(
     """Encode tiles into the store; a tile without data is recorded as empty and costs no encode.
 
     Tiles that are done stay done if this is interrupted in any way. A tile that cannot be read
-    does not keep the others from being encoded.
+    does not keep the others from being encoded. One that another process has put meanwhile is left.
 
     Raises:
         RasterError: tiles could not be read; the first one is named.
+        StoreUnwritable: a tile could not be written.
     """
+    advance = progress or (lambda _done, _total: None)
     done, ahead = 0, max(READ_AHEAD, 2 * model.batch)
     unreadable: dict[Tile, RasterError] = {}
     batch: list[tuple[Tile, Chip, Images]] = []
@@ -42,26 +44,30 @@ def encode_tiles(
                 return
             features = model.encode(np.stack([image for _, _, image in batch]))
             for (tile, chip, _), own in zip(batch, features, strict=True):
-                writing.append(writer.submit(store.put, tile, own, chip.valid, chip.whole))
+                writing.append(writer.submit(_put, store, tile, own, chip))
             batch.clear()
             while len(writing) > ahead:
                 writing.popleft().result()
 
         read = partial(_read_image, raster, stretch)
         for tile, chip, image in _in_order(read, tiles, ahead, unreadable):
-            if chip.valid.any():
+            if not chip.valid.any():
+                _put(store, tile, None, chip)
+            elif store.status(tile) == "missing":
                 batch.append((tile, chip, image))
-            else:
-                store.put(tile, None, chip.valid)
             if len(batch) == model.batch:
                 flush()
             done += 1
-            if progress:
-                progress(done, len(tiles))
+            advance(done, len(tiles))
         flush()
         for future in writing:
             future.result()
     _complain(unreadable)
+
+
+def _put(store: FeatureStore, tile: Tile, features: Features | None, chip: Chip) -> None:
+    if store.status(tile) == "missing":
+        store.put(tile, features, chip.valid, chip.whole)
 
 
 def _read_image(raster: Raster, stretch: Stretch, tile: Tile) -> tuple[Tile, Chip, Images]:

@@ -12,7 +12,7 @@
     ├── LabelError         (ValueError)       labelled polygons, or files of them, that are no use
     ├── MaskError          (ValueError)       masks that cannot become polygons
     ├── ProtocolError      (ValueError)       a request that the server does not understand
-    └── OutputError        (ValueError)       a result that a file cannot hold
+    └── OutputError        (ValueError)       a result that a file cannot hold, or not written
         └── OutputExists   (FileExistsError)  a file that would be overwritten
 
 Rasters and feature stores raise the errors of `tiles.errors`.

@@ -118,7 +118,8 @@ def _read(path: str | Path, windows: list[Window]) -> Iterator[tuple[Window, Lab
                 valid = dataset.read_masks(bands[0], window=place) > 0
             except RasterioError as error:
                 raise RasterError(
-                    f"Raster {path}: cannot read {window} ({error}). Is the file whole?"
+                    f"Raster {path}: unreadable at {window} ({error.__cause__ or error}). "
+                    "The file is damaged or out of reach: get it again."
                 ) from error
             yield window, np.where(valid, labels, 0)
 

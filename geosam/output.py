@@ -1,7 +1,6 @@
 """Writes polygons to vector files: whole, or not at all."""
 
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -20,6 +19,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from shapely import GeometryType
 
+from geosam.drafts import draft
 from geosam.errors import OutputError, OutputExists
 
 Mode: TypeAlias = Literal["create", "append", "replace"]
@@ -83,7 +83,7 @@ def write(
     if not isinstance(gdf, geopandas.GeoDataFrame):
         amends = path.exists() and driver == "GPKG"
         if driver in _STREAMING and not amends:
-            _write_batches(gdf, path, driver, layer or path.stem)
+            _write_batches(gdf, path, driver, layer or path.stem, mode)
             return
         gdf = pandas.concat(gdf, ignore_index=True)
     if gdf.crs is None:
@@ -95,17 +95,16 @@ def write(
     append = amend and mode == "append" and layer in _layers(path)
     if append:
         gdf = _like_layer(gdf, path, layer)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with draft(path) as place:
         if amend:
-            shutil.copyfile(path, draft)
-        problem = _write(gdf, draft, driver, layer, append)
+            shutil.copyfile(path, place)
+        problem = _write(gdf, place, driver, layer, append)
         if problem:
             raise OutputError(
                 f"{path}: {problem} (expected polygons that {path.suffix} can hold without a "
-                "loss). Write another format, such as .gpkg."
+                "loss, and room for them). Write another format, such as .gpkg, or make room."
             )
-        _publish(draft, path)
+        _make_way(place, path, mode)
 
 
 def shapefile_names(columns: Iterable[str]) -> dict[str, str]:
@@ -243,7 +242,7 @@ def _geometry_type(gdf: geopandas.GeoDataFrame) -> str:
 
 
 def _write_batches(
-    batches: Iterable[geopandas.GeoDataFrame], path: Path, driver: str, layer: str
+    batches: Iterable[geopandas.GeoDataFrame], path: Path, driver: str, layer: str, mode: Mode
 ) -> None:
     """Write batches of polygons one after the other into a new file."""
     coming = iter(batches)
@@ -262,22 +261,22 @@ def _write_batches(
             raise
 
     options: dict[str, str] = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with draft(path) as place:
         stream = pyarrow.RecordBatchReader.from_batches(_arrow(first).schema, records())
         try:
             pyogrio.write_arrow(
-                stream, draft, layer=layer, driver=driver, geometry_type="MultiPolygon",
+                stream, place, layer=layer, driver=driver, geometry_type="MultiPolygon",
                 geometry_name=first.geometry.name, crs=first.crs.to_wkt(), **options,
             )  # fmt: skip
         except (DataSourceError, DataLayerError, pyarrow.ArrowException) as error:
             raise OutputError(
-                f"{path}: {error} (expected to be written). Is the disk full?"
+                f"{path}: {error} (expected to be written). Make room if the disk is full, and run "
+                "again."
             ) from error
         finally:
             for problem in problems:
                 raise problem
-        _publish(draft, path)
+        _make_way(place, path, mode)
 
 
 def _first(coming: Iterator[geopandas.GeoDataFrame], path: Path) -> geopandas.GeoDataFrame:
@@ -331,12 +330,11 @@ def _write(gdf: geopandas.GeoDataFrame, path: Path, driver: str, layer: str, app
     return "" if driver == "GPKG" else "; ".join(str(loss.message) for loss in losses)
 
 
-def _publish(draft: Path, path: Path) -> None:
-    """Move a finished file to its name, the parts that make it visible last."""
-    fresh = sorted(draft.parent.iterdir(), key=lambda part: part.name == draft.name)
-    names = {part.name for part in fresh}
+def _make_way(place: Path, path: Path, mode: Mode) -> None:
+    """Remove what an older file has and the new one lacks; refuse a file that has come since."""
+    if mode == "create":
+        check_path(path)
+    names = {part.name for part in place.parent.iterdir()}
     for part in _parts(path):
         if part.name not in names:
             part.unlink(missing_ok=True)
-    for part in fresh:
-        part.replace(path.with_name(part.name))

@@ -86,6 +86,7 @@ class Scene:
 
         Raises:
             RasterError: the raster cannot be used.
+            StoreUnwritable: there is no store yet, and none can be made.
             StoreMismatch: the store was made from another raster, by another model or in another
                 precision, with other bands or another grid.
             BandError: the raster has no such bands.
@@ -100,10 +101,14 @@ class Scene:
         grids = ladder(raster, model.size)
         if not _exists(path):
             recipe = Recipe.of(model, raster, bands)
-            made = FeatureStore.create(
-                path, grids, raster.frame, model.feature_shape, recipe.to_dict()
-            )
-            return cls(model, made, recipe, raster)
+            try:
+                made = FeatureStore.create(
+                    path, grids, raster.frame, model.feature_shape, recipe.to_dict()
+                )
+                return cls(model, made, recipe, raster)
+            except StoreMismatch:
+                if not _exists(path):  # else another process has made it at this moment
+                    raise
         expect = {"raster": raster.fingerprint, "bands": list(choose_bands(raster, bands))}
         features = FeatureStore.open(path, expect=expect)
         recipe = Recipe.from_dict(features.meta)
@@ -137,6 +142,7 @@ class Scene:
         Raises:
             StoreIncomplete: tiles are missing, and the raster is gone or they shall stay so.
             RasterError: the raster cannot be read, or has changed since the store was made.
+            StoreUnwritable: the disk is full, or the store cannot be written.
         """
         missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
         refused = [tile for tile in missing if not (self._encodes or tile.scale == FINEST_SCALE)]
@@ -211,7 +217,6 @@ def default_store(source: str | Path, model: Model, raster: Raster) -> Path:
     if path.is_file() and os.access(path.parent, os.W_OK):
         return path.with_name(name)
     cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
     place = hashlib.sha256(str(source).encode()).hexdigest()[:8]
     return cache / f"{place}-{raster.fingerprint}-{name}"
 

@@ -6,6 +6,7 @@ from tiles.errors import (
     StoreDamaged,
     StoreIncomplete,
     StoreMismatch,
+    StoreUnwritable,
     TilesError,
 )
 from tiles.frame import Frame
@@ -25,6 +26,7 @@ __all__ = [
     "StoreDamaged",
     "StoreIncomplete",
     "StoreMismatch",
+    "StoreUnwritable",
     "Tile",
     "TileGrid",
     "TilesError",

@@ -7,6 +7,7 @@
     ├── RasterError       (OSError)       a raster that cannot be opened, placed on Earth or read
     ├── StoreMismatch     (ValueError)    a path that holds another store, or none
     ├── StoreIncomplete   (LookupError)   a tile that the store does not hold
+    ├── StoreUnwritable   (OSError)       a store that takes nothing: a full disk, no right to write
     └── StoreDamaged      (OSError)       a tile whose bytes are no longer what was written
 """
 
@@ -29,6 +30,10 @@ class StoreMismatch(TilesError, ValueError):
 
 class StoreIncomplete(TilesError, LookupError):
     """A tile whose features the store does not hold."""
+
+
+class StoreUnwritable(TilesError, OSError):
+    """A feature store that takes nothing more, because of its disk or the rights to it."""
 
 
 class StoreDamaged(TilesError, OSError):

@@ -15,7 +15,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync  # a Zarr store's own methods are all asynchronous
 from zarr.storage import FsspecStore, LocalStore
 
-from tiles.errors import StoreDamaged, StoreMismatch
+from tiles.errors import StoreDamaged, StoreMismatch, StoreUnwritable
 from tiles.grid import TileGrid
 
 FORMAT = "geosam-features"
@@ -85,7 +85,7 @@ class TileArray:
         """
         try:
             return np.asarray(self._array[index])
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise ValueError(str(error)) from error
 
     def write(self, index: Index, values: npt.NDArray[Any]) -> None:
@@ -116,31 +116,30 @@ def create_layout(path: str | Path, attributes: dict[str, Any]) -> None:
 
     Raises:
         StoreMismatch: If something is at the path already.
+        StoreUnwritable: If nothing can be written there.
     """
     exists = StoreMismatch(
         f"Feature store {path}: exists already (expected nothing there). "
         "Open it to go on with it, or choose another path."
     )
-    if _is_url(path):
-        store = _open_url(path)
-        if sync(store.exists("zarr.json")):
-            raise exists
-        _write_layout(store, attributes)
-        return
-    path = Path(path)
-    if path.exists():
-        raise exists
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        _write_layout(LocalStore(scratch), attributes)
-        scratch.rename(path)
-    except OSError as error:
+        if _is_url(path):
+            store = _open_url(path)
+            if sync(store.exists("zarr.json")):
+                raise exists
+            _write_layout(store, attributes)
+            return
+        path = Path(path)
         if path.exists():
+            raise exists
+        _create_folder(path, attributes)
+    except OSError as error:
+        if not _is_url(path) and Path(path).exists():
             raise exists from error
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise StoreUnwritable(
+            f"Feature store {path}: {error.strerror or error} (expected to be created). Make room, "
+            "or choose another place."
+        ) from error
 
 
 def open_layout(path: str | Path, *, writable: bool) -> tuple[Store, dict[str, Any]]:
@@ -182,6 +181,16 @@ def _open_url(path: str | Path, *, read_only: bool = False) -> FsspecStore:
     """A store whose listings never come from a cache, because others write to it too."""
     options = {"use_listings_cache": False}
     return FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
+
+
+def _create_folder(path: Path, attributes: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        _write_layout(LocalStore(scratch), attributes)
+        scratch.rename(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_layout(store: Store, attributes: dict[str, Any]) -> None:

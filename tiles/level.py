@@ -124,7 +124,7 @@ class Level:
                 yield
         except RasterioError as error:
             raise RasterError(
-                f"Raster {self._source}: unreadable at {area} ({error}). "
+                f"Raster {self._source}: unreadable at {area} ({error.__cause__ or error}). "
                 "The file is damaged or out of reach: get it again."
             ) from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
 
-from tiles.errors import StoreDamaged, StoreIncomplete, StoreMismatch
+from tiles.errors import StoreDamaged, StoreIncomplete, StoreMismatch, StoreUnwritable
 from tiles.frame import Frame
 from tiles.grid import Tile, TileGrid
 from tiles.layout import (
@@ -83,6 +83,7 @@ class FeatureStore:
 
         Raises:
             StoreMismatch: If something is at the path already.
+            StoreUnwritable: If nothing can be written there.
             ValueError: If the grids are not over the frame or share a scale, or `meta` is not JSON.
         """
         attributes = {
@@ -162,9 +163,11 @@ class FeatureStore:
             whole: Where all that lies beneath a pixel has data, see `Chip`; None: where valid.
 
         Raises:
+            StoreUnwritable: If nothing can be written; the tile is missing then.
             ValueError: If a shape is wrong, a feature is not finite as float16, or there are
                 features without valid pixels or valid pixels without features.
         """
+        self._check_writable()
         self._check(tile)
         levels = self._checked(tile, valid).astype(np.uint8)
         levels += levels & self._checked(tile, valid if whole is None else whole)
@@ -174,10 +177,16 @@ class FeatureStore:
                 "pixels (expected features just where there are valid pixels)."
             )
         half = None if features is None else self._half(tile, features)
-        self.drop([tile])
-        if half is not None:
-            self._features[tile.scale].write(tile.index, half)
-        self._valid[tile.scale].write(tile.index, levels)
+        if not self._may_stay(tile, levels):
+            self.drop([tile])
+        try:
+            if half is None:
+                self._features[tile.scale].delete(tile.index)
+            else:
+                self._features[tile.scale].write(tile.index, half)
+            self._valid[tile.scale].write(tile.index, levels)
+        except OSError as error:
+            raise self._unwritable(tile, error) from error
 
     def __getitem__(self, tile: Tile) -> Features:
         """The features of a tile, float16.
@@ -266,13 +275,35 @@ class FeatureStore:
         return bad
 
     def drop(self, tiles: Iterable[Tile]) -> None:
-        """Make tiles missing."""
-        if not self._writable:
-            raise ValueError(f"Feature store {self.path}: opened to read (expected writable=True).")
+        """Make tiles missing.
+
+        Raises:
+            StoreUnwritable: If they cannot be deleted.
+        """
+        self._check_writable()
         for tile in tiles:
             self._check(tile)
-            self._valid[tile.scale].delete(tile.index)
-            self._features[tile.scale].delete(tile.index)
+            try:
+                self._valid[tile.scale].delete(tile.index)
+                self._features[tile.scale].delete(tile.index)
+            except OSError as error:
+                raise self._unwritable(tile, error) from error
+
+    def _may_stay(self, tile: Tile, levels: npt.NDArray[np.uint8]) -> bool:
+        """Whether a tile need not go missing for another to take its place.
+
+        Features of the same validity can be replaced in one step: who reads meanwhile, because
+        another process has put the same tile, sees the one or the other.
+        """
+        valid = self._valid[tile.scale]
+        try:
+            return not valid.has(tile.index) or np.array_equal(valid.read(tile.index), levels)
+        except ValueError:
+            return False
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise ValueError(f"Feature store {self.path}: opened to read (expected writable=True).")
 
     def _check(self, tile: Tile) -> None:
         grid = self.grid(tile.scale)
@@ -297,7 +328,13 @@ class FeatureStore:
     def _damaged(self, tile: Tile, found: str) -> StoreDamaged:
         return StoreDamaged(
             f"Feature store {self.path}: {tile} is damaged (expected what was written): {found}. "
-            "Drop the tile and encode it again."
+            "Run `geosam check --repair` on the store to encode it again."
+        )
+
+    def _unwritable(self, tile: Tile, error: OSError) -> StoreUnwritable:
+        return StoreUnwritable(
+            f"Feature store {self.path}: {tile}: {error.strerror or error} (expected it written). "
+            "Make room, or the store writable, and run again: tiles that are done are kept."
         )
 
     def _checked(self, tile: Tile, valid: Validity) -> Validity:

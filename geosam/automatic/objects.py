@@ -1,6 +1,5 @@
 """Objects as arrays, and their files."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,8 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 import shapely
+
+from geosam.drafts import draft
 
 Geometries = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.float64]
@@ -106,13 +107,8 @@ class Objects:
 
 def save(path: Path, arrays: Arrays) -> None:
     """Write arrays into a file that has its name only when it is whole."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes them for a flag
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft(path) as place, place.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes them for a flag
 
 
 def load(path: Path) -> Arrays | None:

@@ -18,12 +18,12 @@ from rasterio.features import rasterize
 from rasterio.windows import Window as RasterioWindow
 
 from geosam.automatic.objects import Numbers, Objects, load, save
-from geosam.errors import OutputError
 from geosam.tile_masks import Cells
 from tiles import Frame, Window
 
 BLOCK = 1024  # px
 A_DOUBLING = 0.05  # of the score
+_REQUEST = "GEOSAM_REQUEST"  # tag of a label raster
 _SMALL_PX = 2 * BLOCK  # objects that are lower than this are read for few rows of blocks
 
 Labels = npt.NDArray[np.uint32]
@@ -103,20 +103,22 @@ def _ranked(
     return order
 
 
-def paint(  # what, where, and how
+def paint(
     spool: Spool,
     frame: Frame,
     path: Path,
     ground: Ground,
     order: Order,
     advance: Callable[[], None],
+    *,
+    request: str,
 ) -> None:
     """Write the label raster (uint32, tiled, 0: no object) of a scene's objects.
 
-    Calls `advance` after each block.
+    Calls `advance` after each block. The raster keeps what was asked for, see `answers`.
 
     Raises:
-        OutputError: it cannot be written.
+        OSError: it cannot be written.
     """
     height, width = frame.shape
     profile = {
@@ -124,16 +126,21 @@ def paint(  # what, where, and how
         "crs": frame.crs.to_wkt(), "transform": frame.transform, "nodata": 0, "tiled": True,
         "blockxsize": 256, "blockysize": 256, "compress": "deflate", "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
+    with rasterio.Env(), rasterio.open(path, "w", **profile) as file:  # GDAL's words go to the log
+        file.update_tags(**{_REQUEST: request})
+        for window, labels in _blocks(spool, frame, ground, order):
+            place = RasterioWindow(window.col, window.row, window.width, window.height)
+            file.write(labels, 1, window=place)
+            advance()
+
+
+def answers(path: Path, request: str) -> bool:
+    """Whether a file is a label raster that `paint` wrote for the same request."""
     try:
-        with rasterio.open(path, "w", **profile) as file:
-            for window, labels in _blocks(spool, frame, ground, order):
-                place = RasterioWindow(window.col, window.row, window.width, window.height)
-                file.write(labels, 1, window=place)
-                advance()
-    except (RasterioError, OSError) as error:
-        raise OutputError(
-            f"{path}: {error} (expected a file that can be written). Is the disk full?"
-        ) from error
+        with rasterio.open(path) as file:
+            return bool(file.tags().get(_REQUEST) == request)
+    except RasterioError:
+        return False
 
 
 def _blocks(

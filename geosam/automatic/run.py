@@ -1,8 +1,9 @@
 """Every object of a scene: tiles first, then the whole objects, as they are settled."""
 
+import filecmp
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,7 @@ from geosam.automatic.painting import (
     BLOCK,
     Ground,
     Spool,
+    answers,
     best_on_top,
     paint,
     smallest_on_top,
@@ -31,6 +33,7 @@ from geosam.automatic.regular import regular as squared
 from geosam.automatic.sweep import sweep
 from geosam.automatic.tile_work import Plan, result_of, work_on
 from geosam.cache import cache_folder
+from geosam.drafts import draft, scratch
 from geosam.errors import OutputExists, PromptError
 from geosam.placement import to_pixels
 from geosam.polygons import measures_m, vectorize
@@ -44,6 +47,26 @@ FILL_PX = 16  # gaps between objects up to twice as wide are closed where all gr
 SMOOTH_PX = 1.0  # what `vectorize` may cut off a corner of the pixels' outline, see there
 
 VERSION = 3  # of what the files of the work folder mean
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """What the label raster is for.
+
+    Attributes:
+        labels: where it shall stay; None: nowhere.
+        coverage: whether all ground is shared out by it.
+        request: all that it depends on, in short.
+    """
+
+    labels: Path | None
+    coverage: bool
+    request: str
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there shall be one."""
+        return self.coverage or self.labels is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +95,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     regular: bool = False,
     labels: str | Path | None = None,
     progress: Progress | None = None,
-) -> Iterator[geopandas.GeoDataFrame]:
+) -> Generator[geopandas.GeoDataFrame, None, None]:
     """Outline every object of a scene, whole across tiles and scales.
 
     Every tile is prompted at the points of a lattice. Tiles that are done are kept in a folder
@@ -109,7 +132,9 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     Raises:
         RasterError, StoreMismatch, StoreIncomplete, BandError, ModelError: see `segment`.
         PromptError: the area of interest is no polygon, or lies off the raster.
-        OutputExists: there is a file named as the label raster shall be.
+        OutputExists: there is a file named as the label raster shall be, and it is not what the
+            same request made before.
+        OutputError, StoreUnwritable: the disk is full, or something else cannot be written.
         ValueError: a number is out of its range.
     """
     if not 1 <= density <= model.size:
@@ -119,8 +144,6 @@ def everything(  # noqa: PLR0913  # each is a thing people set
             f"min_area_m2 and max_area_m2: {min_area_m2} and {max_area_m2} (expected 0 or more, "
             "and the first not above the second)."
         )
-    if labels is not None and Path(labels).exists():
-        raise OutputExists(f"{labels}: exists already (expected a new file). Choose another name.")
     if regular and coverage:
         raise ValueError(
             "regular and coverage: both (expected one: squared outlines would overlap)."
@@ -140,7 +163,11 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         work_folder(scene.store.path, key),
     )  # fmt: skip
     wishes = Wishes(min_area_m2, max_area_m2, shape, regular, model.id)
-    return _run(plan, wishes, coverage, Path(labels) if labels else None, progress)
+    request = f"{key} {min_area_m2:g} {max_area_m2:g} {regular}"
+    if labels is not None and Path(labels).exists() and not answers(Path(labels), request):
+        raise _taken(labels)  # while one that a run left which was killed soon after is no harm
+    painting = Painting(Path(labels) if labels else None, coverage, request)
+    return _run(plan, wishes, painting, progress)
 
 
 def work_folder(store: str, key: str) -> Path:
@@ -149,16 +176,16 @@ def work_folder(store: str, key: str) -> Path:
     return cache_folder() / name if "://" in store else Path(store).with_name(name)
 
 
+def _taken(labels: str | Path) -> OutputExists:
+    return OutputExists(f"{labels}: exists already (expected a new file). Choose another name.")
+
+
 def _run(
-    plan: Plan,
-    wishes: Wishes,
-    coverage: bool,
-    labels: Path | None,
-    progress: Progress | None,
-) -> Iterator[geopandas.GeoDataFrame]:
+    plan: Plan, wishes: Wishes, painting: Painting, progress: Progress | None
+) -> Generator[geopandas.GeoDataFrame, None, None]:
     rows = [row for s in plan.scales for row in _rows(plan.scene.store.grid(s), plan.area)]
     height, width = plan.scene.frame.shape
-    blocks = -(-height // BLOCK) * -(-width // BLOCK) if coverage or labels else 0
+    blocks = -(-height // BLOCK) * -(-width // BLOCK) if painting.wanted else 0
     steps = count(1)
     total = sum(map(len, rows)) + blocks
 
@@ -168,28 +195,31 @@ def _run(
             progress(done, total)
 
     _work_on_all(rows, plan, advance)
-    spool = Spool(plan.folder / "objects") if blocks else None
     tables = [_table(Objects.none(), np.empty(0, np.int64), plan, wishes)]
     yield tables[0]
     number = 0
-    for objects in sweep(plan):
-        table, kept = _wanted(objects, number, plan, wishes)
-        number += len(kept)
-        if spool is not None:
-            spool.put(kept, table["id"].to_numpy())
-        if coverage:
-            tables.append(table)
-        else:
-            yield table
-    if spool is not None:
-        draft = labels.with_name(f".{labels.name}.draft") if labels else plan.folder / "labels.tif"
-        ground = Ground(plan.area, plan.scene.validity, FILL_PX if coverage else 0)
-        order = best_on_top if coverage else smallest_on_top
-        paint(spool, plan.scene.frame, draft, ground, order, advance)
-        if coverage:
-            yield _partition(draft, pandas.concat(tables).drop(columns="geometry"), plan)
-        if labels:
-            draft.replace(labels)
+    with scratch(plan.folder / "objects") as folder:
+        spool = Spool(folder)
+        for objects in sweep(plan):
+            table, kept = _wanted(objects, number, plan, wishes)
+            number += len(kept)
+            if painting.wanted:
+                spool.put(kept, table["id"].to_numpy())
+            if painting.coverage:
+                tables.append(table)
+            else:
+                yield table
+        if not painting.wanted:
+            return
+        with draft(painting.labels or plan.folder / "labels.tif") as place:
+            ground = Ground(plan.area, plan.scene.validity, FILL_PX if painting.coverage else 0)
+            order = best_on_top if painting.coverage else smallest_on_top
+            paint(spool, plan.scene.frame, place, ground, order, advance, request=painting.request)
+            if painting.coverage:
+                yield _partition(place, pandas.concat(tables).drop(columns="geometry"), plan)
+            labels = painting.labels
+            if labels and labels.exists() and not filecmp.cmp(labels, place, shallow=False):
+                raise _taken(labels)
 
 
 def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """The command line: one command, one verb. Data to stdout, progress to stderr.
 
-Exit codes: 0 done; 1 the data's fault; 2 the command line's fault.
+Exit codes: 0 done; 1 the data's or the disk's fault; 2 the command line's fault; 130 and 143
+stopped by Ctrl-C and SIGTERM.
 """
 
 import click

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from geosam import verbs
+from geosam.cli.interruption import TILES, interruptible
 from geosam.cli.shared import ModelChoice, ProgressLine, data_errors
 from geosam.output import write
 from geosam.prompts import PromptSet
@@ -16,6 +17,7 @@ from geosam.prompts import PromptSet
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"),
     show_default=True, help="Folder for the results.",
 )  # fmt: skip
+@interruptible(TILES)
 @data_errors
 def demo(output: Path) -> None:
     """Outline trees on a bundled aerial image and draw them.

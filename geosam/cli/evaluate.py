@@ -1,13 +1,14 @@
 """The command that measures a model on true outlines."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from geosam.cli.interruption import TILES, interruptible
 from geosam.cli.shared import ModelChoice, ProgressLine, bands_option, data_errors, model_options
+from geosam.drafts import draft
 from geosam.errors import OutputError, OutputExists
 from geosam.evaluation.report import summarize, table
 from geosam.evaluation.sheet import draw_sheet
@@ -38,6 +39,7 @@ from geosam.evaluation.truth import Pair, read_manifest
 )  # fmt: skip
 @model_options
 @bands_option
+@interruptible(TILES)
 @data_errors
 def evaluate(  # noqa: PLR0913  # one parameter an option
     raster: str | None,
@@ -73,13 +75,11 @@ def evaluate(  # noqa: PLR0913  # one parameter an option
         )
     summary = summarize(evaluation)
     click.echo(table(summary))
-    if figures:
-        with tempfile.TemporaryDirectory(prefix=f".{figures.stem}-", dir=figures.parent) as folder:
-            draft = Path(folder) / figures.name
-            draft.write_text(json.dumps(summary, indent=2) + "\n")
-            draft.replace(figures)
     if picture:
         draw_sheet(evaluation, picture)
+    if figures:  # last, for where they are nothing is left to do
+        with draft(figures) as place:
+            place.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def _pairs(raster: str | None, truth: Path | None, manifest: Path | None) -> list[Pair]:

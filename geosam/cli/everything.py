@@ -1,11 +1,13 @@
 """The command that finds every object: everything."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from geosam.automatic import run
+from geosam.cli.interruption import TILES, interruptible
 from geosam.cli.polygons import area_option, deliver, mode_option, output_option
 from geosam.cli.shared import (
     ModelChoice,
@@ -47,6 +49,7 @@ from geosam.output import Mode, check_path
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
 @scales_option
 @bands_option
+@interruptible(TILES)
 @data_errors
 def everything(  # noqa: PLR0913  # one parameter an option
     source: str,
@@ -85,4 +88,5 @@ def everything(  # noqa: PLR0913  # one parameter an option
             min_area_m2=min_area_m2, max_area_m2=max_area_m2, density=density, coverage=coverage,
             regular=regular, labels=labels, progress=progress,
         )  # fmt: skip
-        deliver(batches, output, mode)
+        with closing(batches):  # also after an error, for what it has written so far
+            deliver(batches, output, mode)

@@ -6,6 +6,7 @@ from typing import get_args
 
 import click
 
+from geosam.cli.interruption import NOTHING, interruptible
 from geosam.cli.shared import ProgressLine, bands_option, data_errors
 from geosam.exchange.coco import import_coco
 from geosam.exchange.training_set import Format
@@ -38,6 +39,7 @@ from geosam.output import Mode, check_path, write
     help="About what share of the polygons is for validation, in blocks of ground of their own.",
 )  # fmt: skip
 @bands_option
+@interruptible(NOTHING)
 @data_errors
 def export(  # noqa: PLR0913  # one parameter an option
     raster: str,
@@ -90,6 +92,7 @@ def export(  # noqa: PLR0913  # one parameter an option
 @click.option(
     "--raster", help="Raster that the only image shows, if the files do not say where images lie."
 )
+@interruptible(NOTHING)
 @data_errors
 def import_labels(files: Sequence[Path], output: Path, mode: Mode, raster: str | None) -> None:
     """Turn COCO annotations into polygons on the ground.

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from geosam import verbs
+from geosam.cli.interruption import NOTHING, TILES, interruptible
 from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
@@ -28,6 +29,7 @@ from tiles import FeatureStore, Raster
 @model_options
 @bands_option
 @json_option
+@interruptible(NOTHING)
 @data_errors
 def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_json: bool) -> None:
     """Say what RASTER is and what it would take to encode it.
@@ -77,6 +79,7 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
 @scales_option
 @bands_option
 @json_option
+@interruptible(TILES)
 @data_errors
 def encode(
     raster: str,
@@ -109,6 +112,7 @@ def encode(
 @click.option("--repair", is_flag=True, help="Encode damaged tiles again.")
 @model_options
 @json_option
+@interruptible("sound tiles are kept, and `geosam encode` makes those that are missing")
 @data_errors
 def check(
     store: str, raster: str | None, chosen: ModelChoice, *, repair: bool, as_json: bool

@@ -8,6 +8,7 @@ import click
 import geopandas
 
 from geosam import verbs
+from geosam.cli.interruption import NOTHING, TILES, interruptible
 from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
@@ -77,6 +78,7 @@ simplify_option = click.option(
 @click.option("--multimask", is_flag=True, help="Three polygons for each single click.")
 @area_option
 @simplify_option
+@interruptible(TILES)
 @data_errors
 def segment(  # noqa: PLR0913  # one parameter an option
     source: str,
@@ -117,9 +119,9 @@ def segment(  # noqa: PLR0913  # one parameter an option
             model, source, asked, store=store, bands=bands, scales=scales, multimask=multimask,
             min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress,
         )  # fmt: skip
-    deliver(polygons, output, mode)
     if picture:
         verbs.preview(source, polygons, picture, prompts=asked, bands=bands)
+    deliver(polygons, output, mode)  # last, for where it is nothing is left to do
     statuses = polygons["status"].value_counts().to_dict()
     click.echo(
         f"{len(polygons)} prompts: " + ", ".join(f"{n} {name}" for name, n in statuses.items()),
@@ -133,6 +135,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
 @mode_option
 @area_option
 @simplify_option
+@interruptible(NOTHING)
 @data_errors
 def vectorize(
     labels: Path, output: Path | None, mode: Mode, min_area_m2: float, simplify_m: float | None

@@ -1,5 +1,6 @@
 """What the commands share: options defined once, progress on stderr, errors as one line."""
 
+import errno
 import functools
 import json
 import sys
@@ -14,6 +15,8 @@ import click
 from geosam.errors import GeosamError
 from geosam.protocol import Backend, Model, Precision
 from tiles import TilesError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +88,7 @@ def model_options(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def data_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn the errors that the data can cause into one line on stderr and exit code 1."""
+    """Turn errors of the data and of the disk into one line on stderr and exit code 1."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -93,6 +96,13 @@ def data_errors(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except (GeosamError, TilesError) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise click.ClickException(
+                f"{error.filename or 'Standard output'}: {error.strerror} (expected room, and the "
+                "right to write). Make room, or choose another place, and run again."
+            ) from error
 
     return wrapped
 

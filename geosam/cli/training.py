@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from geosam.cli.interruption import interruptible
 from geosam.cli.shared import ModelChoice, ProgressLine, bands_option, data_errors, model_options
 from geosam.errors import TrainingError
 from geosam.evaluation.truth import read_manifest
@@ -42,6 +43,7 @@ from geosam.evaluation.truth import read_manifest
     "--encoder", is_flag=True, help="Train nano's image encoder too, not its decoder alone."
 )
 @bands_option
+@interruptible("the run is kept up to its last checkpoint, and the same line again goes on from it")
 @data_errors
 def train(  # noqa: PLR0913  # one parameter an option
     chosen: ModelChoice,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import click
 
+from geosam.cli.interruption import NOTHING, interruptible
 from geosam.cli.shared import ModelChoice, ProgressLine, data_errors, json_option, report
 from geosam.download import pull
 from geosam.registry import PUBLISHED, names, published, state
@@ -17,6 +18,7 @@ def models() -> None:
 
 @models.command("list")
 @json_option
+@interruptible(NOTHING)
 @data_errors
 def list_models(*, as_json: bool) -> None:
     """List the models by name: id, tile, megabytes, licence, and where their weights are.
@@ -60,6 +62,7 @@ def list_models(*, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--mirror", help="Fetch from this folder URL. Default: GEOSAM_MIRROR, if it is set.")
 @json_option
+@interruptible("what has arrived is kept, and the same line again goes on from it")
 @data_errors
 def pull_model(name: str, mirror: str | None, *, as_json: bool) -> None:
     """Fetch the weights of model NAME and check them; the same line again goes on.
@@ -81,6 +84,7 @@ def pull_model(name: str, mirror: str | None, *, as_json: bool) -> None:
 @models.command("verify")
 @click.argument("chosen", metavar="[NAME]...", nargs=-1)
 @json_option
+@interruptible(NOTHING)
 @data_errors
 def verify_models(chosen: Sequence[str], *, as_json: bool) -> None:
     """Read the fetched weights of the models NAME, or of all, and compare size and hash.

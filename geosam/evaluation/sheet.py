@@ -9,8 +9,8 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 from shapely import MultiPolygon
 
+from geosam.drafts import draft
 from geosam.drawing import Canvas, Color, mark, rings_of, view
-from geosam.errors import OutputError
 from geosam.evaluation.trials import Answer, Evaluation, Trial
 from geosam.prompts import Prompt, PromptSet
 from geosam.recipe import Stretch
@@ -62,13 +62,8 @@ def draw_sheet(evaluation: Evaluation, path: str | Path) -> None:
                 ImageFont.load_default(13),
             )  # fmt: skip
         top += count * (step + _CAPTION)
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        sheet.save(draft, format="PNG")
-        draft.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: {error} (expected a file that can be written).") from error
+    with draft(path) as picture:
+        sheet.save(picture, format="PNG")
 
 
 def _cases(trials: Sequence[Trial], number: int) -> dict[str, list[Trial]]:

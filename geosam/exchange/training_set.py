@@ -1,7 +1,6 @@
 """Writes a raster and the polygons on it as a training set for other programs."""
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import rasterio
 import shapely
 from PIL import Image
 
+from geosam.drafts import draft
 from geosam.errors import LabelError, OutputError, OutputExists
 from geosam.exchange.coco import annotations
 from geosam.exchange.patches import SMALLEST_AREA_PX, Labelled, Patch, cut_patches
@@ -111,11 +111,9 @@ def export(  # noqa: PLR0913  # each is a thing people set
             val_share=val_share, notes=notes,
         )  # fmt: skip
         classes = sorted({polygon.kind for polygon in labelled})
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as draft:
-            whole = Path(draft) / folder.name
-            _write_images(opened, patches, whole, format, bands, progress)
-            _write_labels(opened, patches, whole, format, classes)
-            whole.rename(folder)
+        with draft(folder) as place:
+            _write_images(opened, patches, place, format, bands, progress)
+            _write_labels(opened, patches, place, format, classes)
     pieces = [(patch.split, piece) for patch in patches for piece in patch.pieces]
     return Exported(
         folder,

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from geosam.model.weights import check_weights
+from geosam.model.weights import check_weights, write_weights
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -44,7 +43,7 @@ def save_published(network: nn.Module, names: Names, path: Path) -> None:
         own = names(key)
         for name, part in zip(own, value.chunk(len(own)), strict=True):
             weights[name] = part.reshape(_shape(value, own)).float().cpu().contiguous()
-    save_file(weights, path)
+    write_weights(weights, path)
 
 
 def published_shapes(network: nn.Module, names: Names) -> dict[str, torch.Size]:

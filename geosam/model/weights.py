@@ -111,5 +111,16 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path, model: s
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write a network's weights in half precision."""
-    weights = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-    save_file(weights, path)
+    write_weights({k: v.half().contiguous() for k, v in network.state_dict().items()}, path)
+
+
+def write_weights(weights: Weights, path: Path) -> None:
+    """Write tensors as safetensors.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    try:
+        save_file(weights, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

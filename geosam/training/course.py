@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from geosam.errors import TrainingError
 from geosam.model.engine import has_bf16
 from geosam.training.batches import Batch
+from geosam.training.checkpoint import save_checkpoint
 from geosam.training.learners import Learner
 from geosam.training.measure import Marks
 
@@ -117,8 +118,7 @@ class Run:
             "losses": self.losses,
             "looks": self.looks,
         }
-        torch.save(state, folder / "checkpoint.tmp")
-        (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
+        save_checkpoint(state, folder / "checkpoint.pt")
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint.

@@ -14,6 +14,7 @@ import shapely
 import torch
 from torch import distributed, nn
 
+from geosam.drafts import draft
 from geosam.errors import OutputError, OutputExists, TrainingError
 from geosam.protocol import Model, Progress
 from geosam.training.card import Result, draw_curve, write_card
@@ -26,6 +27,8 @@ STEPS_A_LOOK = 25  # steps from one look at the polygons held out to the next
 PATIENCE = 8  # looks without a gain
 LOOK_AT = 60  # polygons a look, at most
 SAVE_EVERY_S = 60
+BESIDE = (".md", ".png")  # model card and learning curve, beside the weights
+FINISHING = "finishing"  # file in a run's folder once all that it shall write is at hand
 MEASURED = 400  # polygons before and after, at most
 
 
@@ -157,11 +160,18 @@ def _folder(out: Path) -> Path:
     """The folder of an unfinished run, after a check that its result may be written."""
     if out.suffix != ".safetensors":
         raise OutputError(f"{out}: {out.suffix or 'no'} suffix (expected .safetensors).")
-    for path in (out, out.with_suffix(".md"), out.with_suffix(".png")):
+    folder = out.with_suffix(".training")
+    ours = (folder / FINISHING).exists()  # of a run that was killed between the names
+    for path in (out, *(out.with_suffix(suffix) for suffix in BESIDE if not ours)):
         if path.exists():
             raise OutputExists(f"{path}: exists (expected a new file). Name another output.")
-    folder = out.with_suffix(".training")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: {error.strerror} (expected a folder for the run). Make room, or name "
+            "another output."
+        ) from error
     return folder
 
 
@@ -239,19 +249,18 @@ def _study(
 
 def _finish(run: Run, examiner: _Examiner, out: Path, folder: Path) -> Result:
     """Measure, and write weights, card and curve; the weights last, for they say it is done."""
-    path = folder / out.name
     before = examiner.marks(run.original, MEASURED)
     examiner.network.load_state_dict(run.best, strict=False)
-    run.learner.save(path)
-    after = examiner.marks_of_model(MEASURED)
-    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    result = Result(out, f"{out.stem}-{digits}", run.course.model, before, after, run.step,
-                    run.seconds, tuple(run.looks), tuple(run.losses), tuple(examiner.places),
-                    run.course.encoder)  # fmt: skip
-    write_card(result, folder / "card.md")
-    draw_curve(result, folder / "curve.png")
-    (folder / "card.md").replace(out.with_suffix(".md"))
-    (folder / "curve.png").replace(out.with_suffix(".png"))
-    path.replace(out)
+    card, curve = (out.with_suffix(suffix) for suffix in BESIDE)
+    with draft(out) as weights, draft(card) as card_place, draft(curve) as curve_place:
+        run.learner.save(weights)
+        after = examiner.marks_of_model(MEASURED)
+        digits = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+        result = Result(out, f"{out.stem}-{digits}", run.course.model, before, after, run.step,
+                        run.seconds, tuple(run.looks), tuple(run.losses), tuple(examiner.places),
+                        run.course.encoder)  # fmt: skip
+        write_card(result, card_place)
+        draw_curve(result, curve_place)
+        (folder / FINISHING).touch()
     shutil.rmtree(folder)
     return result

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from geosam.drafts import draft
 from geosam.model.config import NANO
 from geosam.model.sam import Sam
 from geosam.model.weights import save_weights
 from geosam.training.batches import Batch, Batches
+from geosam.training.checkpoint import save_checkpoint
 from geosam.training.crops import Sampler
 from geosam.training.imagenet import load_imagenet
 from geosam.training.scenes import Scene, read_scenes, read_textures
@@ -83,10 +85,9 @@ class Run:
         }
         averaged = Sam(NANO)
         averaged.load_state_dict(self.average)
-        torch.save(state, folder / "checkpoint.tmp")
-        save_weights(averaged, folder / "weights.tmp")
-        (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
-        (folder / "weights.tmp").replace(folder / "weights.safetensors")
+        save_checkpoint(state, folder / "checkpoint.pt")
+        with draft(folder / "weights.safetensors") as place:
+            save_weights(averaged, place)
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint of the same plan.

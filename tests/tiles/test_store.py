@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,21 @@ def test_a_tile_put_again_or_dropped(store):
     store.put(tile, features(3), all_valid(tile))
     store.drop([tile, FINE[0, 0]])
     assert store.status(tile) == "missing" and store.missing() == [*FINE, *COARSE]
+
+
+def test_a_tile_put_again_is_never_missing_meanwhile(local):
+    tile = FINE[2, 3]
+    local.put(tile, features(0), all_valid(tile))
+    again = threading.Thread(
+        target=lambda: [local.put(tile, features(n % 2), all_valid(tile)) for n in range(100)]
+    )
+    again.start()
+    seen = 0
+    while again.is_alive():
+        read = local[tile]
+        assert (read == features(0)).all() or (read == features(1)).all()
+        seen += 1
+    assert seen > 10
 
 
 @pytest.mark.parametrize(

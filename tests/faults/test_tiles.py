@@ -1,6 +1,5 @@
 """Encoding that is killed, and features that rot: nothing is lost or believed without warning."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -12,6 +11,8 @@ import pytest
 from geosam.scene import Scene
 from geosam.verbs import encode, segment
 from tests.fakes import FloodModel, discs, write_raster
+from tests.faults.child import PROCESSES
+from tests.faults.verbs import chunk_of, flip, tiles_of
 from tests.geosam.test_verbs import clicks
 from tiles import FeatureStore, StoreDamaged
 
@@ -42,30 +43,15 @@ def scene(tmp_path_factory):
     return write_raster(path, image, nodata=0)
 
 
-def contents(store):
-    """Whatever the store says of every tile, byte for byte."""
-    return {
-        (tile.scale, tile.index): (
-            store.status(tile),
-            store.valid(tile).tobytes(),
-            store[tile].tobytes() if store.status(tile) == "done" else b"",
-        )
-        for grid in store.grids
-        for tile in set(grid) - set(store.missing(grid.scale))
-    }
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_twenty_kills_leave_what_an_undisturbed_run_leaves(scene, tmp_path):
     whole = encode(FloodModel(64), scene, tmp_path / "whole.zarr")
     path = tmp_path / "killed.zarr"
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])  # so that each of them starts at once
     moments = random.Random(0)
     done = []
     for number in range(KILLS):
-        ours, theirs = processes.Pipe(duplex=False)
-        encoder = processes.Process(target=encode_slowly, args=(scene, path, theirs))
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        encoder = PROCESSES.Process(target=encode_slowly, args=(scene, path, theirs))
         encoder.start()
         if number % 4:  # else it is killed before the first tile, or even before there is a store
             assert ours.poll(60)
@@ -83,23 +69,9 @@ def test_twenty_kills_leave_what_an_undisturbed_run_leaves(scene, tmp_path):
     assert 0 < done[-1] < wanted
     rest = FloodModel(64)
     store = encode(rest, scene, path)
-    assert rest.encoded < sum(status == "done" for status, *_ in contents(whole).values())
-    assert contents(store) == contents(whole)
+    assert rest.encoded < sum(status == "done" for status, *_ in tiles_of(whole).values())
+    assert tiles_of(store) == tiles_of(whole)
     assert store.verify() == []
-
-
-def chunk_of(store, kind, tile):
-    """The file that holds a tile's features or its validity."""
-    row, col = tile.index
-    (chunk,) = (Path(store.path) / kind / f"{tile.scale:g}").glob(f"c.{row}.{col}.*")
-    return chunk
-
-
-def flip(chunk):
-    """Flip the bits of a byte in the middle."""
-    data = bytearray(chunk.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    chunk.write_bytes(data)
 
 
 DAMAGES = [("features", flip), ("valid", flip), ("features", Path.unlink)]
@@ -111,7 +83,7 @@ def test_a_damaged_tile_is_named_refused_and_repaired(tmp_path, kind, damage):
     model = FloodModel()
     store = encode(model, path, tmp_path / "f.zarr", scales=[1])
     asked, other = clicks(path, [(100, 100)]), clicks(path, [(250, 250)])
-    before, untouched = contents(store), segment(model, store, other, scales=[1])
+    before, untouched = tiles_of(store), segment(model, store, other, scales=[1])
     sound = segment(model, store, asked, scales=[1])
     tile = store.grid(1).locate((100.5,) * 4)
     damage(chunk_of(store, kind, tile))
@@ -124,5 +96,5 @@ def test_a_damaged_tile_is_named_refused_and_repaired(tmp_path, kind, damage):
     Scene.open(model, path, store=store.path).ensure([tile])
     assert model.encoded == encoded + 1
     assert store.verify() == []
-    assert contents(store) == before
+    assert tiles_of(store) == before
     assert segment(model, store, asked, scales=[1]).equals(sound)

@@ -1,0 +1,54 @@
+"""What a command does when it is told to stop: it says so in one line, and ends."""
+
+import functools
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn, ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NOTHING = "nothing was written, and the same line again begins anew"
+TILES = "tiles that are done are kept, and the same line again goes on from them"
+
+
+def interruptible(kept: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator for commands: Ctrl-C and SIGTERM end them with exit code 130 or 143.
+
+    They end as by any other error, so what is half written is removed.
+
+    Args:
+        kept: what of the work is kept, and what the same line will do.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            if threading.current_thread() is not threading.main_thread():
+                return function(*args, **kwargs)  # which gets no signals
+            received: list[int] = []
+
+            def stop(number: int, _frame: FrameType | None) -> NoReturn:
+                received.append(number)
+                raise KeyboardInterrupt
+
+            before = {number: signal.signal(number, stop) for number in SIGNALS}
+            try:
+                return function(*args, **kwargs)
+            except BaseException:  # also what a library has made of it
+                if not received:
+                    raise
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+            click.echo(f"Interrupted: {kept}.", err=True)
+            raise SystemExit(128 + received[0])
+
+        return wrapped
+
+    return decorate
