@@ -4,7 +4,7 @@ A tile outlines the objects that it sees whole. Of an object cut by its edge it 
 for `stitching` to join with those of its neighbours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,12 +101,43 @@ class TileResult:
     pieces: list[Piece]
 
 
-def work_on(tile: Tile, plan: Plan) -> None:
-    """Find the objects of a tile that is in the store, and keep them."""
-    result = _find(tile, plan)
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What of a plan concerns one tile.
+
+    Attributes:
+        tile: in the grid.
+        points: (N, 2) raster px, at which it is prompted.
+        sizes_px: longer side, raster px, that objects must be above, and may have at most.
+        tiers: see `Plan`.
+    """
+
+    tile: Tile
+    points: Points
+    sizes_px: tuple[float, float]
+    tiers: tuple[Tier, ...]
+
+
+def ask(tile: Tile, plan: Plan) -> Asked:
+    """What is asked of a tile, when the finer scales have been worked on."""
+    points = lattice(tile, plan.step_px, plan.origin, plan.area)
+    sizes_px = plan.smallest_px(tile.scale), plan.largest_px(tile.scale)
+    return Asked(tile, _unexplained(points, tile, plan), sizes_px, plan.tiers)
+
+
+def work_on(scene: Scene, some: Sequence[Asked]) -> Iterator[tuple[Tile, Arrays]]:
+    """Each tile, encoded if it must be, with its objects as `keep` takes them."""
+    scene.ensure([asked.tile for asked in some])
+    for asked in some:
+        result = _find(scene, asked)
+        yield asked.tile, result.whole.to_arrays() | _packed(result.pieces)
+
+
+def keep(tile: Tile, arrays: Arrays, plan: Plan) -> None:
+    """Write the objects of a tile into its file."""
     path = plan.path(tile)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, result.whole.to_arrays() | _packed(result.pieces))
+    save(path, arrays)
 
 
 def result_of(tile: Tile, plan: Plan) -> TileResult | None:
@@ -128,19 +159,18 @@ def tiles_over(grid: TileGrid, window: Window) -> Iterator[Tile]:
                 yield tile
 
 
-def _find(tile: Tile, plan: Plan) -> TileResult:
-    scene = plan.scene
-    model = scene.model
-    points = lattice(tile, plan.step_px, plan.origin, plan.area)
+def _find(scene: Scene, asked: Asked) -> TileResult:
+    model, tile, points = scene.model, asked.tile, asked.points
     if not len(points) or scene.store.status(tile) == "empty":
         return TileResult(Objects.none(), [])
     maker = TileMasks.on(tile, scene)
     cols, rows = ((points - (tile.read.col, tile.read.row)) // tile.scale).astype(int).T
-    points = _unexplained(points[maker.valid[rows, cols]], tile, plan)
-    found = find(model, scene.store[tile], tile, points, maker.data, plan.tiers)
+    points = points[maker.valid[rows, cols]]
+    found = find(model, scene.store[tile], tile, points, maker.data, asked.tiers)
     whole: list[Row] = []
     pieces: list[Piece] = []
     cell = model.size / model.logits_size * tile.scale  # raster px
+    above, most = asked.sizes_px
     for logits, score, tier, point in zip(
         found.logits, found.scores.tolist(), found.tiers.tolist(), found.points, strict=True
     ):
@@ -148,7 +178,7 @@ def _find(tile: Tile, plan: Plan) -> TileResult:
         if mask.logits is None:
             continue
         side = _side(mask.logits) * cell
-        if not plan.smallest_px(tile.scale) < side <= plan.largest_px(tile.scale):
+        if not above < side <= most:
             continue
         corner = _corner(mask, maker)
         if mask.status == "truncated":
