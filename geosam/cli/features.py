@@ -12,6 +12,7 @@ from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
     bands_option,
+    dask_option,
     data_errors,
     json_option,
     model_options,
@@ -21,6 +22,7 @@ from geosam.cli.shared import (
 )
 from geosam.recipe import Stretch
 from geosam.scene import Scene, ladder
+from geosam.workers import connected
 from tiles import FeatureStore, Raster
 
 
@@ -84,6 +86,7 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
 @model_options
 @scales_option
 @bands_option
+@dask_option
 @json_option
 @data_errors
 def encode(
@@ -92,6 +95,7 @@ def encode(
     chosen: ModelChoice,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
+    cluster: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -104,10 +108,13 @@ def encode(
       geosam encode ortho.tif
       geosam encode ortho.tif -o ortho.features.zarr --scales 1,4
       geosam encode sentinel.tif --bands 4,3,2
+      geosam encode ortho.tif --dask tcp://10.0.0.5:8786
     """
     model = chosen.load()
-    with ProgressLine("encoding tile") as progress:
-        made = verbs.encode(model, raster, store, scales=scales, bands=bands, progress=progress)
+    with connected(cluster) as client, ProgressLine("encoding tile") as progress:
+        made = verbs.encode(
+            model, raster, store, scales=scales, bands=bands, client=client, progress=progress
+        )
     report({"store": made.path, "tiles": _counts(made)}, as_json=as_json)
 
 
