@@ -104,7 +104,7 @@ def spread(
         return
     address, queue = scene.address(), iter(pieces)
     most = max(AHEAD, SHARES * _threads(client))
-    waiting: deque[Future[list[Result]]] = deque()
+    waiting: deque[Future[list[Result] | GeosamError | TilesError]] = deque()
     while True:
         for items in islice(queue, most - len(waiting)):
             waiting.append(client.submit(_in_worker, work, address, items, __version__, pure=False))
@@ -115,20 +115,32 @@ def spread(
 
 def _in_worker(
     work: Work[Item, Result], address: "Address", items: Sequence[Item], version: str
-) -> list[Result]:
-    """What a worker does."""
+) -> list[Result] | GeosamError | TilesError:
+    """What a worker does. An error is given back bare: what caused it need not be a pickle."""
+    try:
+        return list(work(_scene_at(address, version), items))
+    except (GeosamError, TilesError) as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+
+
+def _scene_at(address: "Address", version: str) -> "Scene":
+    from distributed import get_worker
+
+    here = f"Worker {get_worker().address}"
     if version != __version__:
-        raise _unfit(f"geosam {__version__}", f"geosam {version}", "Install the same version")
+        raise ClusterError(
+            f"{here}: geosam {__version__} (expected geosam {version}). Install the same version."
+        )
     try:
         with _opening:
-            scene = _opened(address)
+            return _opened(address)
     except (GeosamError, TilesError) as error:
-        raise _unfit(
-            f"cannot open what it is to work on: {error}",
-            "the same raster, store and weights as where the work is asked for",
-            "Put them on a disk or URL that all machines see under one name",
+        raise ClusterError(
+            f"{here}: cannot open what it is to work on (expected raster, store and weights as "
+            "where it was asked). Put them on a disk or URL that all machines see under one name. "
+            f"What failed there: {error}"
         ) from error
-    return list(work(scene, items))
 
 
 @lru_cache(maxsize=1)
@@ -136,17 +148,13 @@ def _opened(address: "Address") -> "Scene":
     return address.open()
 
 
-def _unfit(found: str, expected: str, cure: str) -> ClusterError:
-    from distributed import get_worker
-
-    return ClusterError(f"Worker {get_worker().address}: {found} (expected {expected}). {cure}.")
-
-
-def _result(future: "Future[list[Result]]", client: "Client") -> list[Result]:
+def _result(
+    future: "Future[list[Result] | GeosamError | TilesError]", client: "Client"
+) -> list[Result]:
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        found = future.result()
     except CancelledError as error:
         raise _lost(client) from error
     except KilledWorker as error:
@@ -154,6 +162,9 @@ def _result(future: "Future[list[Result]]", client: "Client") -> list[Result]:
             f"Cluster {_name(client)}: one piece of work ended several workers (expected them to "
             "live). Look at their logs; if memory ran out, start fewer of them on a machine."
         ) from error
+    if isinstance(found, GeosamError | TilesError):
+        raise found
+    return found
 
 
 def _threads(client: "Client") -> int:

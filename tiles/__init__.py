@@ -10,6 +10,7 @@ from tiles.errors import (
 )
 from tiles.frame import Frame
 from tiles.grid import Tile, TileGrid
+from tiles.mosaic import write_mosaic
 from tiles.raster import Chip, Raster
 from tiles.store import FeatureStore, Progress
 from tiles.window import Window
@@ -29,4 +30,5 @@ __all__ = [
     "TileGrid",
     "TilesError",
     "Window",
+    "write_mosaic",
 ]

@@ -1,4 +1,4 @@
-"""Commands about rasters and their features: info, encode, check."""
+"""Commands about rasters and their features: info, mosaic, encode, check."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from geosam.cli.shared import (
 from geosam.recipe import Stretch
 from geosam.scene import Scene, ladder
 from geosam.workers import connected
-from tiles import FeatureStore, Raster
+from tiles import FeatureStore, Raster, write_mosaic
 
 
 @click.command()
@@ -78,6 +78,25 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
             },
             as_json=as_json,
         )
+
+
+@click.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("rasters", type=str, nargs=-1, required=True)
+@data_errors
+def mosaic(output: Path, rasters: Sequence[str]) -> None:
+    """Make many RASTERS on one grid one raster, OUTPUT, a .vrt file.
+
+    It names the rasters and holds no pixels, so it takes no time and no room. Where they overlap
+    the later one is seen. CRS, pixel size, bands and nodata must be the same.
+
+    \b
+    Examples:
+      geosam mosaic county.vrt tiles/*.tif
+      geosam everything county.vrt -o objects.gpkg
+    """
+    write_mosaic(output, rasters)
+    click.echo(str(output))
 
 
 @click.command()
