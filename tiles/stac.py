@@ -83,7 +83,8 @@ def _is_raster(asset: dict[str, Any]) -> bool:
     kind: str = (asset.get("type") or "").lower()
     if kind:
         return kind.startswith(_RASTER_TYPES)
-    return urlsplit(asset["href"]).path.lower().endswith((".tif", ".tiff", ".jp2", ".vrt"))
+    href: str = asset["href"]
+    return urlsplit(href).path.lower().endswith((".tif", ".tiff", ".jp2", ".vrt"))
 
 
 def _absolute(href: str, place: str) -> str:
