@@ -7,18 +7,18 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
+import distributed
 import fsspec
 import numpy as np
 import pandas
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 import geosam
 from geosam import workers
 from geosam.errors import ClusterError, ModelError
-from geosam.model import MODELS
 from geosam.prompts import PromptSet
 from geosam.scene import Scene
 from geosam.workers import connected, share, spread
@@ -27,8 +27,6 @@ from tests.geosam.test_kill import contents
 from tests.geosam.test_recipes_from_the_field import spoil_block
 from tests.geosam.test_verbs import clicks
 from tiles import FeatureStore, RasterError
-
-distributed = pytest.importorskip("distributed")
 
 PLACES = ((60, 48, 15), (40, 112, 12), (112, 112, 14), (104, 200, 40))
 DENSITY = 12
@@ -149,7 +147,9 @@ def test_work_that_kills_every_worker_is_given_up(client, pair):
 
 
 def test_a_loaded_model_is_loaded_again_by_the_workers(client, pair, tmp_path):
-    weights = load_file(MODELS["nano"])
+    import torch  # not above: workers import this module
+
+    weights = load_file(Path(geosam.__file__).with_name("model") / "nano.safetensors")
     path = tmp_path / "own.safetensors"
     save_file(weights, path)
     model = geosam.load_model(path)
