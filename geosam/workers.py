@@ -30,7 +30,8 @@ MOST_AT_ONCE = 16  # items; what is lost with a worker, and a GPU's batch
 SHARES = 4  # of the items, a worker's thread: who is done early takes more
 AHEAD = 64  # pieces of work that wait at least: workers never wait for the one who asks
 CONNECT_S = 10.0
-WORKERS_S = 60.0
+WORKERS_S = 60.0  # for the first worker to come
+PATIENCE_S = 300.0  # with a cluster that has lost all of its workers
 
 _opening = threading.Lock()
 
@@ -154,7 +155,7 @@ def _result(
     from distributed import KilledWorker
 
     try:
-        found = future.result()
+        found = _awaited(future, client)
     except CancelledError as error:
         raise _lost(client) from error
     except KilledWorker as error:
@@ -167,11 +168,32 @@ def _result(
     return found
 
 
+def _awaited(
+    future: "Future[list[Result] | GeosamError | TilesError]", client: "Client"
+) -> list[Result] | GeosamError | TilesError:
+    """What a piece of work gave, as long as there are workers that could do it."""
+    while True:
+        try:
+            return future.result(timeout=PATIENCE_S)
+        except TimeoutError as error:
+            if not future.done() and not _workers(client):
+                raise ClusterError(
+                    f"Cluster {_name(client)}: no worker is left (expected at least one). The "
+                    "tiles that are done are kept: start workers and ask for the same again."
+                ) from error
+
+
 def _threads(client: "Client") -> int:
+    return max(sum(_workers(client).values()), 1)
+
+
+def _workers(client: "Client") -> dict[str, int]:
+    """The workers of a cluster, each with how many threads it has."""
     try:
-        return max(sum(client.nthreads().values()), 1)  # type: ignore[no-untyped-call]
+        found: dict[str, int] = client.nthreads()  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError, CancelledError) as error:
         raise _lost(client) from error
+    return found
 
 
 def _lost(client: "Client") -> ClusterError:

@@ -9,11 +9,12 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import distributed
+import dask
 import fsspec
 import numpy as np
 import pandas
 import pytest
+from distributed import Client, LocalCluster
 from safetensors.numpy import load_file, save_file
 
 import geosam
@@ -55,10 +56,10 @@ class Deadly(FloodModel):
 def client():
     """A client of a cluster of two processes."""
     with (
-        distributed.LocalCluster(
+        LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
@@ -141,9 +142,24 @@ def test_a_worker_that_is_killed_costs_what_it_held(client, pair, tmp_path):
 
 
 @pytest.mark.slow
-def test_work_that_kills_every_worker_is_given_up(client, pair):
-    with pytest.raises(ClusterError, match=r"one piece of work ended several workers.*their logs"):
+def test_work_that_kills_every_worker_is_given_up(pair):
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(ClusterError, match=r"one piece of work ended several workers.*their logs"),
+    ):
         geosam.encode(Deadly(), pair[0], client=client)
+
+
+def test_a_cluster_without_workers_is_not_waited_for_for_ever(pair, monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.5)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(ClusterError, match=r"^Cluster tcp:.*: no worker is left .*ask for the same"),
+    ):
+        geosam.encode(FloodModel(), pair[0], client=client)
 
 
 def test_a_loaded_model_is_loaded_again_by_the_workers(client, pair, tmp_path):
