@@ -176,7 +176,7 @@ def _awaited(
         try:
             return future.result(timeout=PATIENCE_S)
         except TimeoutError as error:
-            if not future.done() and not _workers(client):
+            if not _workers(client):
                 raise ClusterError(
                     f"Cluster {_name(client)}: no worker is left (expected at least one). The "
                     "tiles that are done are kept: start workers and ask for the same again."
