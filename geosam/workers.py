@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Outcome = list[Result] | GeosamError | TilesError
 Work = Callable[["Scene", Sequence[Item]], Iterable[Result]]
 
 MOST_AT_ONCE = 16  # items; what is lost with a worker, and a GPU's batch
@@ -105,7 +106,7 @@ def spread(
         return
     address, queue = scene.address(), iter(pieces)
     most = max(AHEAD, SHARES * _threads(client))
-    waiting: deque[Future[list[Result] | GeosamError | TilesError]] = deque()
+    waiting: deque[Future[Outcome[Result]]] = deque()
     while True:
         for items in islice(queue, most - len(waiting)):
             waiting.append(client.submit(_in_worker, work, address, items, __version__, pure=False))
@@ -116,7 +117,7 @@ def spread(
 
 def _in_worker(
     work: Work[Item, Result], address: "Address", items: Sequence[Item], version: str
-) -> list[Result] | GeosamError | TilesError:
+) -> Outcome[Result]:
     """What a worker does. An error is given back bare: what caused it need not be a pickle."""
     try:
         return list(work(_scene_at(address, version), items))
@@ -149,9 +150,7 @@ def _opened(address: "Address") -> "Scene":
     return address.open()
 
 
-def _result(
-    future: "Future[list[Result] | GeosamError | TilesError]", client: "Client"
-) -> list[Result]:
+def _result(future: "Future[Outcome[Result]]", client: "Client") -> list[Result]:
     from distributed import KilledWorker
 
     try:
@@ -168,9 +167,7 @@ def _result(
     return found
 
 
-def _awaited(
-    future: "Future[list[Result] | GeosamError | TilesError]", client: "Client"
-) -> list[Result] | GeosamError | TilesError:
+def _awaited(future: "Future[Outcome[Result]]", client: "Client") -> Outcome[Result]:
     """What a piece of work gave, as long as there are workers that could do it."""
     while True:
         try:
