@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from geosam.protocol import Floats, Progress
 from geosam.refining import refine
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
+from geosam.workers import share, spread
 from tiles import Tile, TileGrid
 
 CHUNK = 64  # prompts decoded at once; bounds the memory, whatever their number
@@ -117,8 +119,10 @@ def decode(
         coarser = coarser_than.get(scale)
         groups = _by_tile(waiting.pop(scale), scene.store.grid(scale))
         steps.encode(scene, groups)
-        for tile, jobs in groups.items():
-            for job, answer in zip(jobs, _decode_tile(scene, tile, jobs, multimask), strict=True):
+        for jobs, answers in zip(
+            groups.values(), _decode_all(scene, groups, multimask), strict=True
+        ):
+            for job, answer in zip(jobs, answers, strict=True):
                 onward = job.after(answer, coarser)
                 if onward.scales:
                     waiting[onward.scales[0]].append(onward)
@@ -176,6 +180,26 @@ def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
             tile = grid.locate(job.prompt.anchor)  # some of the object rather than none
         groups[tile].append(job)
     return groups
+
+
+def _decode_all(
+    scene: Scene, groups: Mapping[Tile, Sequence[_Job]], multimask: bool
+) -> Iterator[list[_Answer]]:
+    """The answers to the jobs of each tile, in order; earlier answers need not travel."""
+    size = share(len(groups), scene.client)
+    asked = iter(groups.items())
+    pieces = (
+        [(tile, [replace(job, best=None) for job in jobs]) for tile, jobs in islice(asked, size)]
+        for _ in range(0, len(groups), size)
+    )
+    return spread(partial(_decode_tiles, multimask=multimask), scene, pieces, scene.client)
+
+
+def _decode_tiles(
+    scene: Scene, groups: Sequence[tuple[Tile, Sequence[_Job]]], *, multimask: bool
+) -> Iterator[list[_Answer]]:
+    for tile, jobs in groups:
+        yield _decode_tile(scene, tile, jobs, multimask)
 
 
 def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool) -> list[_Answer]:

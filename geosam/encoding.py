@@ -7,11 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from geosam.protocol import Features, Images, Model, Progress
+from geosam.protocol import Features, Images, Model
 from geosam.recipe import Stretch
 from tiles import Chip, FeatureStore, Raster, RasterError, Tile
 
 READ_AHEAD = 8  # tiles at least, and two batches
+
+Done = tuple[Tile, RasterError | None]  # a tile that was dealt with, or why it cannot be read
 
 
 def encode_tiles(
@@ -20,21 +22,20 @@ def encode_tiles(
     store: FeatureStore,
     stretch: Stretch,
     tiles: Sequence[Tile],
-    *,
-    progress: Progress | None = None,
-) -> None:
+) -> Iterator[Done]:
     """Encode tiles into the store; a tile without data is recorded as empty and costs no encode.
 
     Tiles that are done stay done if this is interrupted in any way. A tile that cannot be read
     does not keep the others from being encoded. One that another process has put meanwhile is left.
 
+    Yields:
+        Each tile once it was read, with the error if it could not be. All are in the store at the
+        end, not before.
+
     Raises:
-        RasterError: tiles could not be read; the first one is named.
         StoreUnwritable: a tile could not be written.
     """
-    advance = progress or (lambda _done, _total: None)
-    done, ahead = 0, max(READ_AHEAD, 2 * model.batch)
-    unreadable: dict[Tile, RasterError] = {}
+    ahead = max(READ_AHEAD, 2 * model.batch)
     batch: list[tuple[Tile, Chip, Images]] = []
     with ThreadPoolExecutor(1) as writer:
         writing: deque[Future[None]] = deque()
@@ -49,20 +50,26 @@ def encode_tiles(
             while len(writing) > ahead:
                 writing.popleft().result()
 
-        read = partial(_read_image, raster, stretch)
-        for tile, chip, image in _in_order(read, tiles, ahead, unreadable):
-            if not chip.valid.any():
-                _put(store, tile, None, chip)
-            elif store.status(tile) == "missing":
+        for tile, found in _in_order(partial(_read_image, raster, stretch), tiles, ahead):
+            if isinstance(found, RasterError):
+                yield tile, found
+                continue
+            chip, image = found
+            if not _settled(store, tile, chip):
                 batch.append((tile, chip, image))
             if len(batch) == model.batch:
                 flush()
-            done += 1
-            advance(done, len(tiles))
+            yield tile, None
         flush()
         for future in writing:
             future.result()
-    _complain(unreadable)
+
+
+def _settled(store: FeatureStore, tile: Tile, chip: Chip) -> bool:
+    """Whether a tile need not be encoded: it has no data, or another process has put it."""
+    if not chip.valid.any():
+        _put(store, tile, None, chip)
+    return store.status(tile) != "missing"
 
 
 def _put(store: FeatureStore, tile: Tile, features: Features | None, chip: Chip) -> None:
@@ -70,20 +77,17 @@ def _put(store: FeatureStore, tile: Tile, features: Features | None, chip: Chip)
         store.put(tile, features, chip.valid, chip.whole)
 
 
-def _read_image(raster: Raster, stretch: Stretch, tile: Tile) -> tuple[Tile, Chip, Images]:
+def _read_image(raster: Raster, stretch: Stretch, tile: Tile) -> tuple[Chip, Images]:
     chip = raster.read(tile.read, stretch.bands, tile.scale)
-    return tile, chip, stretch(chip)
+    return chip, stretch(chip)
 
 
 def _in_order(
-    read: Callable[[Tile], tuple[Tile, Chip, Images]],
-    tiles: Sequence[Tile],
-    ahead: int,
-    unreadable: dict[Tile, RasterError],
-) -> Iterator[tuple[Tile, Chip, Images]]:
-    """Tiles as they are read, in order, ahead in a thread; those that fail are noted."""
+    read: Callable[[Tile], tuple[Chip, Images]], tiles: Sequence[Tile], ahead: int
+) -> Iterator[tuple[Tile, tuple[Chip, Images] | RasterError]]:
+    """Tiles with what was read of them, in order, ahead in a thread; or why they cannot be read."""
     with ThreadPoolExecutor(1) as reader:
-        coming: deque[tuple[Tile, Future[tuple[Tile, Chip, Images]]]] = deque()
+        coming: deque[tuple[Tile, Future[tuple[Chip, Images]]]] = deque()
         queue = iter(tiles)
         try:
             while True:
@@ -97,15 +101,9 @@ def _in_order(
                 try:
                     found = future.result()
                 except RasterError as error:
-                    unreadable[tile] = error
+                    yield tile, error
                     continue
-                yield found
+                yield tile, found
         finally:
             for _, future in coming:
                 future.cancel()
-
-
-def _complain(unreadable: dict[Tile, RasterError]) -> None:
-    for tile, error in unreadable.items():
-        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
-        raise RasterError(f"{tile}: {error}{others}") from error

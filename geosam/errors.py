@@ -12,6 +12,7 @@
     ├── LabelError         (ValueError)       labelled polygons, or files of them, that are no use
     ├── MaskError          (ValueError)       masks that cannot become polygons
     ├── ProtocolError      (ValueError)       a request that the server does not understand
+    ├── ClusterError       (OSError)          a cluster of workers that cannot do its part
     └── OutputError        (ValueError)       a result that a file cannot hold, or not written
         └── OutputExists   (FileExistsError)  a file that would be overwritten
 
@@ -65,3 +66,7 @@ class OutputExists(OutputError, FileExistsError):
 
 class ProtocolError(GeosamError, ValueError):
     """A request to the server that it does not understand."""
+
+
+class ClusterError(GeosamError, OSError):
+    """A dask cluster that cannot be reached, was lost, or whose workers cannot work."""

@@ -91,7 +91,9 @@ def _encode_s(
     model: Model, raster: Raster, store: FeatureStore, stretch: Stretch, tiles: Sequence[Tile]
 ) -> float:
     began = time.perf_counter()
-    encode_tiles(model, raster, store, stretch, tiles)
+    for _, error in encode_tiles(model, raster, store, stretch, tiles):
+        if error:
+            raise error
     return time.perf_counter() - began
 
 

@@ -88,9 +88,8 @@ class Recipe:
     @classmethod
     def of(cls, model: Model, raster: Raster, bands: Sequence[int] | None = None) -> Self:
         """The recipe for a raster, whose stretch is measured here."""
-        path = Path(raster.source)
-        source = str(path.resolve()) if path.exists() else raster.source
         stretch = Stretch.of(raster, bands)
+        source = from_root(raster.source)
         return cls(raster.fingerprint, source, stretch, model.id, model.precision)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,6 +110,12 @@ class Recipe:
         stretch = Stretch(tuple(values["bands"]), tuple(values["low"]), tuple(values["high"]))
         precision = values.get("precision", "fp32")
         return cls(values["raster"], values["source"], stretch, values["model"], precision)
+
+
+def from_root(place: str) -> str:
+    """A path as it is called from any folder; what is no path on this disk stays as it is."""
+    path = Path(place)
+    return str(path.resolve()) if path.exists() else place
 
 
 def _ends(values: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -2,18 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from geosam.cache import cache_folder
-from geosam.encoding import encode_tiles
-from geosam.errors import ModelError
+from geosam.encoding import Done, encode_tiles
+from geosam.errors import ClusterError, ModelError
 from geosam.protocol import Model, Progress
-from geosam.recipe import Recipe, choose_bands
+from geosam.recipe import Recipe, choose_bands, from_root
+from geosam.workers import share, spread
 from tiles import (
     FeatureStore,
     Frame,
@@ -25,6 +29,9 @@ from tiles import (
     TileGrid,
     Window,
 )
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 FINEST_SCALE = 0.25
 COARSEST_SCALE = 64.0
@@ -38,6 +45,7 @@ class Scene:
         model: the model whose features these are.
         store: the features.
         recipe: what they were made from.
+        client: of a cluster over whose workers the work is spread, or None.
     """
 
     def __init__(
@@ -48,10 +56,12 @@ class Scene:
         raster: Raster | None,
         *,
         encodes: bool = True,
+        client: "Client | None" = None,
     ) -> None:
         self.model = model
         self.store = store
         self.recipe = recipe
+        self.client = client
         self._raster = raster
         self._encodes = encodes
 
@@ -61,11 +71,15 @@ class Scene:
         Only those of the finest scale are: a click on a small object needs one, and nobody encodes
         a whole raster at that scale.
         """
-        return Scene(self.model, self.store, self.recipe, self._raster, encodes=False)
+        return Scene(
+            self.model, self.store, self.recipe, self._raster, encodes=False, client=self.client
+        )
 
     def over(self, store: FeatureStore) -> "Scene":
         """This scene, whose features are read through another store object of the same path."""
-        return Scene(self.model, store, self.recipe, self._raster, encodes=self._encodes)
+        return Scene(
+            self.model, store, self.recipe, self._raster, encodes=self._encodes, client=self.client
+        )
 
     @classmethod
     def open(
@@ -75,6 +89,7 @@ class Scene:
         *,
         store: str | Path | None = None,
         bands: Sequence[int] | None = None,
+        client: "Client | None" = None,
     ) -> Self:
         """Open a raster with the features it has; or features alone.
 
@@ -83,6 +98,7 @@ class Scene:
             source: a raster, or a feature store made before (a `.zarr` path or an open store).
             store: where the raster's features are or shall be; None: see `default_store`.
             bands: which bands to look at, see `Stretch.of`.
+            client: of a cluster that shall do the work.
 
         Raises:
             RasterError: the raster cannot be used.
@@ -95,7 +111,7 @@ class Scene:
             features = source if isinstance(source, FeatureStore) else FeatureStore.open(source)
             recipe = Recipe.from_dict(features.meta)
             _expect_model(features, recipe, model)
-            return cls(model, features, recipe, None)
+            return cls(model, features, recipe, None, client=client)
         raster = Raster.open(source)
         path = store or default_store(source, model, raster)
         grids = ladder(raster, model.size)
@@ -105,7 +121,7 @@ class Scene:
                 made = FeatureStore.create(
                     path, grids, raster.frame, model.feature_shape, recipe.to_dict()
                 )
-                return cls(model, made, recipe, raster)
+                return cls(model, made, recipe, raster, client=client)
             except StoreMismatch:
                 if not _exists(path):  # else another process has made it at this moment
                     raise
@@ -115,7 +131,7 @@ class Scene:
         _expect_model(features, recipe, model)
         found, wanted = ([_kind(grid) for grid in some] for some in (features.grids, grids))
         _expect(features, "grids", found, wanted, "Encode into a new store")
-        return cls(model, features, recipe, raster)
+        return cls(model, features, recipe, raster, client=client)
 
     @property
     def frame(self) -> Frame:
@@ -151,11 +167,53 @@ class Scene:
                 f"{self.store.path}: {refused[0]} was never encoded (expected it, for an answer "
                 "without encoding). Encode it first."
             )
+        if not missing:
+            return
+        size = share(len(missing), self.client)
+        pieces = (missing[start : start + size] for start in range(0, len(missing), size))
+        encode = Scene._encode_rest if self.client else Scene._encode
+        unreadable: dict[Tile, RasterError] = {}
+        done = 0
+        with closing(spread(encode, self, pieces, self.client)) as results:
+            for tile, error in results:
+                if error:
+                    unreadable[tile] = error
+                    continue
+                done += 1
+                if progress:
+                    progress(done, len(missing))
+        _complain(unreadable)
+        if self.client:
+            self._check_arrived(set(missing))
+
+    def _encode(self, tiles: Sequence[Tile]) -> Iterator[Done]:
+        """Encode tiles here."""
+        raster = self._readable(tiles[0])
+        return encode_tiles(self.model, raster, self.store, self.recipe.stretch, tiles)
+
+    def _encode_rest(self, tiles: Sequence[Tile]) -> Iterator[Done]:
+        """Encode what a worker that died has left of some tiles."""
+        missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
+        yield from ((tile, None) for tile in set(tiles).difference(missing))
         if missing:
-            encode_tiles(
-                self.model, self._readable(missing[0]), self.store, self.recipe.stretch, missing,
-                progress=progress,
-            )  # fmt: skip
+            yield from self._encode(missing)
+
+    def _check_arrived(self, tiles: set[Tile]) -> None:
+        """See that what workers encoded is in the store that is open here."""
+        for scale in {tile.scale for tile in tiles}:
+            for tile in tiles.intersection(self.store.missing(scale)):
+                raise ClusterError(
+                    f"{self.store.path}: {tile} was encoded by a worker and is not here (expected "
+                    "it). Put the store on a disk or URL that all machines see under one name."
+                )
+
+    def address(self) -> "Address":
+        """Where another process finds this scene."""
+        try:
+            raster = from_root(self._readable("its nodata").source)
+        except (RasterError, StoreIncomplete):
+            raster = None
+        return Address(pickle.dumps(self.model), from_root(self.store.path), raster)
 
     def _readable(self, wanted: object) -> Raster:
         """The raster, of which something is wanted that the store does not hold."""
@@ -168,14 +226,41 @@ class Scene:
                     f"{self.recipe.source} cannot be opened (expected either). Give the raster "
                     "itself and this store."
                 ) from error
-            if raster.fingerprint != self.recipe.raster:
-                raise RasterError(
-                    f"{self.recipe.source}: fingerprint {raster.fingerprint} (expected "
-                    f"{self.recipe.raster}, from which {self.store.path} was made). Encode the "
-                    "changed raster into a new store."
-                )
+            _expect_raster(raster, self.recipe, self.store)
             self._raster = raster
         return self._raster
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a scene is, for a process on another machine.
+
+    Attributes:
+        model: pickled, which for a loaded one is how it was loaded.
+        store: path or URL of the features.
+        raster: path or URL; None if it is gone.
+    """
+
+    model: bytes
+    store: str
+    raster: str | None
+
+    def open(self) -> Scene:
+        """The scene.
+
+        Raises:
+            ModelError, WeightsError: the model is not here, or not the same.
+            StoreMismatch: the store is not here.
+            RasterError: the raster is not here, or not the same.
+        """
+        model = pickle.loads(self.model)
+        store = FeatureStore.open(self.store)
+        recipe = Recipe.from_dict(store.meta)
+        if self.raster is None:
+            return Scene(model, store, recipe, None)
+        raster = Raster.open(self.raster)
+        _expect_raster(raster, recipe, store)
+        return Scene(model, store, recipe, raster)
 
 
 def is_store(source: str | Path | FeatureStore) -> bool:
@@ -229,6 +314,20 @@ def _exists(path: str | Path) -> bool:
             return False
         return True
     return Path(path).exists()
+
+
+def _expect_raster(raster: Raster, recipe: Recipe, store: FeatureStore) -> None:
+    if raster.fingerprint != recipe.raster:
+        raise RasterError(
+            f"{raster.source}: fingerprint {raster.fingerprint} (expected {recipe.raster}, from "
+            f"which {store.path} was made). Encode the changed raster into a new store."
+        )
+
+
+def _complain(unreadable: dict[Tile, RasterError]) -> None:
+    for tile, error in unreadable.items():
+        others = f" So are {len(unreadable) - 1} other tiles." if len(unreadable) > 1 else ""
+        raise RasterError(f"{tile}: {error}{others}") from error
 
 
 def _expect_model(store: FeatureStore, recipe: Recipe, model: Model) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import geopandas
 import numpy as np
@@ -21,6 +22,8 @@ from geosam.scene import Scene, check_scales, is_store
 from tiles import FeatureStore, Raster, Window
 
 log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from distributed import Client
 
 VIEW_MARGIN = 0.1  # of the longer side of the polygons' extent
 
@@ -32,6 +35,7 @@ def encode(
     *,
     scales: Sequence[float] | None = None,
     bands: Sequence[int] | None = None,
+    client: "Client | None" = None,
     progress: Progress | None = None,
 ) -> FeatureStore:
     """Encode every tile of a raster that its store does not hold yet.
@@ -47,6 +51,9 @@ def encode(
         scales: raster px per tile px, powers of two; None: 1 and all coarser ones, up to that at
             which one tile holds the whole raster, so that objects of any size fit a tile.
         bands: one band, or three for red, green and blue; None: see `Stretch.of`.
+        client: of a dask cluster, over whose workers the tiles are spread. They open raster, store
+            and weights themselves, so these lie where all machines find them under one name. None:
+            everything is done here, with the same result.
         progress: called with (done, total) tiles.
 
     Raises:
@@ -54,8 +61,9 @@ def encode(
         StoreMismatch: the store holds other features.
         BandError: the raster has no such bands.
         ModelError: there is no grid at one of the scales.
+        ClusterError: the cluster was lost, or a worker cannot open what it is to work on.
     """
-    scene = Scene.open(model, raster, store=store, bands=bands)
+    scene = Scene.open(model, raster, store=store, bands=bands, client=client)
     chosen = check_scales(scene, scales)
     wanted = [scale for scale in chosen if scales or scale >= 1]
     if "://" not in scene.store.path:
@@ -84,6 +92,7 @@ def segment(  # noqa: PLR0913  # each is a thing people set
     multimask: bool = False,
     min_area_m2: float = 0.0,
     simplify_m: float | None = None,
+    client: "Client | None" = None,
     progress: Progress | None = None,
 ) -> geopandas.GeoDataFrame:
     """Outline the object of each prompt.
@@ -102,6 +111,7 @@ def segment(  # noqa: PLR0913  # each is a thing people set
         multimask: three rows for a single click, best first, told apart by `candidate`.
         min_area_m2: parts smaller than this are left out.
         simplify_m: how far outlines may move to get simpler, see `vectorize`.
+        client: of a dask cluster, over whose workers the tiles are spread, see `encode`.
         progress: called with (done, total) steps, a step being a prompt or a tile to encode.
 
     Returns:
@@ -113,6 +123,7 @@ def segment(  # noqa: PLR0913  # each is a thing people set
         PromptError: the prompts cannot be read, or there is none.
         ProjectionError: a prompt has no place in the raster's CRS.
         RasterError, StoreMismatch, StoreIncomplete, BandError: see `Scene`.
+        ClusterError: see `encode`.
     """
     if not isinstance(prompts, PromptSet):
         read = PromptSet.from_geodataframe
@@ -123,7 +134,7 @@ def segment(  # noqa: PLR0913  # each is a thing people set
         )
     if not len(prompts):
         raise PromptError("Prompts: none (expected at least one). Add a point, a box or a polygon.")
-    scene = Scene.open(model, source, store=store, bands=bands)
+    scene = Scene.open(model, source, store=store, bands=bands, client=client)
     chosen = check_scales(scene, scales or (scene.encoded_scales if is_store(source) else None))
     order: list[int] = []
 

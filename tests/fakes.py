@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -9,6 +10,7 @@ from affine import Affine
 from scipy import ndimage
 
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
+from tiles import FeatureStore
 
 SURE = 4.0
 # A tile starts in its corner, at every scale and for tiles of 128, 512 and 1024 px.
@@ -109,3 +111,16 @@ def discs(shape: tuple[int, int], *places: tuple[int, int, int]) -> np.ndarray:
     for number, (row, col, radius) in enumerate(places):
         image[(rows - row) ** 2 + (cols - col) ** 2 < radius**2] = 200 + number
     return image
+
+
+def tiles_of(store: FeatureStore) -> dict[Any, Any]:
+    """Whatever a store says of every tile, byte for byte."""
+    return {
+        (tile.scale, tile.index): (
+            store.status(tile),
+            store.valid(tile).tobytes(),
+            store[tile].tobytes() if store.status(tile) == "done" else b"",
+        )
+        for grid in store.grids
+        for tile in set(grid) - set(store.missing(grid.scale))
+    }

@@ -11,6 +11,7 @@ from tiles.errors import (
 )
 from tiles.frame import Frame
 from tiles.grid import Tile, TileGrid
+from tiles.mosaic import write_mosaic
 from tiles.raster import Chip, Raster
 from tiles.store import FeatureStore, Progress
 from tiles.window import Window
@@ -31,4 +32,5 @@ __all__ = [
     "TileGrid",
     "TilesError",
     "Window",
+    "write_mosaic",
 ]

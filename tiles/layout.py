@@ -180,7 +180,17 @@ def _is_url(path: str | Path) -> bool:
 def _open_url(path: str | Path, *, read_only: bool = False) -> FsspecStore:
     """A store whose listings never come from a cache, because others write to it too."""
     options = {"use_listings_cache": False}
-    return FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
+    try:
+        return FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
+    except ImportError as error:  # such as "Install s3fs to access S3"
+        raise StoreMismatch(
+            f"Feature store {path}: {error} (expected what fsspec needs for such URLs). Install "
+            "it, for S3 by `pip install s3fs`."
+        ) from error
+    except ValueError as error:
+        raise StoreMismatch(
+            f"Feature store {path}: {error} (expected a URL that fsspec knows). Correct it."
+        ) from error
 
 
 def _create_folder(path: Path, attributes: dict[str, Any]) -> None:
@@ -206,7 +216,7 @@ def _read_attributes(path: str | Path, store: Store) -> dict[str, Any]:
     try:
         group = zarr.open_group(store=store, mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = group.attrs.asdict()
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreMismatch(
             f"Feature store {path}: no Zarr group (expected a feature store): {error}. "
             "Check the path."

@@ -25,6 +25,7 @@ from tiles.frame import Frame
 from tiles.grid import whole_ratio
 from tiles.level import Level, open_dataset
 from tiles.resample import Mask, Pixels, block_all, block_mean, enlarge
+from tiles.stac import raster_of
 from tiles.window import Window
 
 _STRIP_BYTES = 64 << 20
@@ -89,11 +90,14 @@ class Raster:
     def open(cls, source: str | Path) -> Self:
         """Open any raster that GDAL reads: a file, a `/vsi...` path or an http(s) URL.
 
+        A STAC item stands for the raster among its assets: `item.json`, or `item.json#visual` to
+        choose one, as a path or URL.
+
         Raises:
             RasterError: If it cannot be opened, is not placed on the ground by a CRS and a
                 transform, or holds no real numbers.
         """
-        source = str(source)
+        source = raster_of(str(source))
         dataset = open_dataset(source)
         try:
             with rasterio.Env():  # GDAL's warnings go to the log, not to stderr

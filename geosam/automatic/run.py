@@ -4,9 +4,11 @@ import filecmp
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import geopandas
 import numpy as np
@@ -31,7 +33,7 @@ from geosam.automatic.painting import (
 from geosam.automatic.regular import check_regular
 from geosam.automatic.regular import regular as squared
 from geosam.automatic.sweep import sweep
-from geosam.automatic.tile_work import Plan, result_of, work_on
+from geosam.automatic.tile_work import Plan, ask, keep, result_of, work_on
 from geosam.cache import cache_folder
 from geosam.drafts import draft, scratch
 from geosam.errors import OutputExists, PromptError
@@ -40,7 +42,11 @@ from geosam.polygons import measures_m, vectorize
 from geosam.prompts import Prompt
 from geosam.protocol import Model, Progress
 from geosam.scene import Scene, check_scales, is_store
+from geosam.workers import share, spread
 from tiles import FeatureStore, Tile, TileGrid
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 DENSITY = 32  # points along a tile's side
 FILL_PX = 16  # gaps between objects up to twice as wide are closed where all ground is covered
@@ -94,6 +100,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     coverage: bool = False,
     regular: bool = False,
     labels: str | Path | None = None,
+    client: "Client | None" = None,
     progress: Progress | None = None,
 ) -> Generator[geopandas.GeoDataFrame, None, None]:
     """Outline every object of a scene, whole across tiles and scales.
@@ -122,6 +129,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         regular: outlines with right angles, for buildings.
         labels: also write a raster (uint32, tiled) in which each pixel has the id of its object, of
             the smallest one where objects overlap, 0 for none.
+        client: of a dask cluster, over whose workers the tiles are spread, see `encode`.
         progress: called with (done, total) tiles, and blocks of the label raster.
 
     Yields:
@@ -130,7 +138,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         scale and model. At least one batch, maybe empty.
 
     Raises:
-        RasterError, StoreMismatch, StoreIncomplete, BandError, ModelError: see `segment`.
+        RasterError, StoreMismatch, StoreIncomplete, BandError, ModelError, ClusterError: see
+            `segment`.
         PromptError: the area of interest is no polygon, or lies off the raster.
         OutputExists: there is a file named as the label raster shall be, and it is not what the
             same request made before.
@@ -150,7 +159,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         )
     if regular:
         check_regular()
-    scene = Scene.open(model, source, store=store, bands=bands)
+    scene = Scene.open(model, source, store=store, bands=bands, client=client)
     if scales is None:
         known = scene.encoded_scales if is_store(source) else scene.store.scales
         scales = [scale for scale in known if scale >= 1]
@@ -183,18 +192,19 @@ def _taken(labels: str | Path) -> OutputExists:
 def _run(
     plan: Plan, wishes: Wishes, painting: Painting, progress: Progress | None
 ) -> Generator[geopandas.GeoDataFrame, None, None]:
-    rows = [row for s in plan.scales for row in _rows(plan.scene.store.grid(s), plan.area)]
+    rows = {s: list(_rows(plan.scene.store.grid(s), plan.area)) for s in plan.scales}
     height, width = plan.scene.frame.shape
     blocks = -(-height // BLOCK) * -(-width // BLOCK) if painting.wanted else 0
     steps = count(1)
-    total = sum(map(len, rows)) + blocks
+    total = sum(len(row) for some in rows.values() for row in some) + blocks
 
     def advance() -> None:
         done = next(steps)
         if progress:
             progress(done, total)
 
-    _work_on_all(rows, plan, advance)
+    for some in rows.values():
+        _work_on_all(some, plan, advance)
     tables = [_table(Objects.none(), np.empty(0, np.int64), plan, wishes)]
     yield tables[0]
     number = 0
@@ -223,13 +233,20 @@ def _run(
 
 
 def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[[], None]) -> None:
-    """Have a result of every tile; what an earlier run left is not made again."""
-    for row in rows:
-        missing = [tile for tile in row if result_of(tile, plan) is None]
-        plan.scene.ensure(missing)
-        for tile in row:
-            if tile in missing:
-                work_on(tile, plan)
+    """Have a result of every tile of a scale; what an earlier run left is not made again."""
+    missing = [[tile for tile in row if result_of(tile, plan) is None] for row in rows]
+    total, client = sum(map(len, missing)), plan.scene.client
+    for _ in range(sum(map(len, rows)) - total):
+        advance()
+    size = share(total, client)
+    pieces = (
+        [ask(tile, plan) for tile in row[start : start + size]]
+        for row in missing
+        for start in range(0, len(row), size)
+    )
+    with closing(spread(work_on, plan.scene, pieces, client)) as results:
+        for tile, arrays in results:
+            keep(tile, arrays, plan)
             advance()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from geosam.automatic.objects import Objects
-from geosam.automatic.tile_work import Piece, Plan, result_of
+from geosam.automatic.tile_work import Piece, Plan, outline, result_of
 from geosam.protocol import Floats
 from geosam.tile_masks import Cells, stability
 from tiles import TileGrid, Window
@@ -237,7 +237,7 @@ def _outlined(group: Sequence[_Place], plan: Plan, *, truncated: bool) -> Object
     k = group[0].piece.valid.shape[0] // group[0].piece.logits.shape[0]
     tolerance = k / 4  # a quarter of one of the model's cells, here as elsewhere
     gaps = None if valid.all() else valid
-    shape = plan.outline(logits, gaps, place, scale, scale, tolerance)
+    shape = outline(plan.scene, plan.scales, logits, gaps, place, scale, scale, tolerance)
     if shape.is_empty:
         return Objects.none()
     score = min(place.piece.score for place in group)

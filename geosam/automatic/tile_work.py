@@ -4,7 +4,7 @@ A tile outlines the objects that it sees whole. Of an object cut by its edge it 
 for `stitching` to join with those of its neighbours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,38 +65,6 @@ class Plan:
         finer = self.finer(scale)
         return self.scene.store.grid(finer[-1]).overlap * finer[-1] if finer else 0.0
 
-    def outline(
-        self,
-        logits: Floats,
-        valid: Cells | None,
-        place: tuple[float, float],
-        cell: float,
-        scale: float,
-        tolerance: float = DEFAULT_TOLERANCE,
-    ) -> MultiPolygon:
-        """The polygons of an object, raster px; if it was found at a coarse scale, refined.
-
-        Args:
-            logits: (h, w).
-            valid: (h * k, w * k), where there is data; None: everywhere.
-            place: the first cell's corner, raster px.
-            cell: its side, raster px.
-            scale: at which the object was found.
-            tolerance: how far the outline may move to get simpler, cells.
-        """
-        if scale > FINEST:
-            (height, width), (col, row) = logits.shape, place
-            window = Window(int(col), int(row), round(width * cell), round(height * cell))
-            frame = self.scene.frame.crop(window, cell)
-            found = Mask("", "ok", logits, frame, valid, np.nan, np.nan, "", scale)
-            mask = refine(self.scene, found, self.scales, self.scene.ensure)
-            if mask is not found and mask.logits is not None:
-                place, cell = corner_and_cell(self.scene, mask)
-                logits, valid, tolerance = mask.logits, mask.valid, DEFAULT_TOLERANCE
-        cells = outline_cells(logits, valid, tolerance)
-        shape: MultiPolygon = shapely.transform(cells, lambda xy: xy * cell + place)
-        return shape
-
     def path(self, tile: Tile) -> Path:
         """The file of a tile's result."""
         row, col = tile.index
@@ -134,12 +102,45 @@ class TileResult:
     pieces: list[Piece]
 
 
-def work_on(tile: Tile, plan: Plan) -> None:
-    """Find the objects of a tile that is in the store, and keep them."""
-    result = _find(tile, plan)
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What of a plan concerns one tile.
+
+    Attributes:
+        tile: in the grid.
+        points: (N, 2) raster px, at which it is prompted.
+        sizes_px: longer side, raster px, that objects must be above, and may have at most.
+        tiers: see `Plan`.
+        scales: see `Plan`.
+    """
+
+    tile: Tile
+    points: Points
+    sizes_px: tuple[float, float]
+    tiers: tuple[Tier, ...]
+    scales: tuple[float, ...]
+
+
+def ask(tile: Tile, plan: Plan) -> Asked:
+    """What is asked of a tile, when the finer scales have been worked on."""
+    points = lattice(tile, plan.step_px, plan.origin, plan.area)
+    sizes_px = plan.smallest_px(tile.scale), plan.largest_px(tile.scale)
+    return Asked(tile, _unexplained(points, tile, plan), sizes_px, plan.tiers, plan.scales)
+
+
+def work_on(scene: Scene, some: Sequence[Asked]) -> Iterator[tuple[Tile, Arrays]]:
+    """Each tile, encoded if it must be, with its objects as `keep` takes them."""
+    scene.ensure([asked.tile for asked in some])
+    for asked in some:
+        result = _find(scene, asked)
+        yield asked.tile, result.whole.to_arrays() | _packed(result.pieces)
+
+
+def keep(tile: Tile, arrays: Arrays, plan: Plan) -> None:
+    """Write the objects of a tile into its file."""
     path = plan.path(tile)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, result.whole.to_arrays() | _packed(result.pieces))
+    save(path, arrays)
 
 
 def result_of(tile: Tile, plan: Plan) -> TileResult | None:
@@ -150,19 +151,18 @@ def result_of(tile: Tile, plan: Plan) -> TileResult | None:
     return TileResult(Objects.from_arrays(arrays), list(_unpacked(arrays, tile)))
 
 
-def _find(tile: Tile, plan: Plan) -> TileResult:
-    scene = plan.scene
-    model = scene.model
-    points = lattice(tile, plan.step_px, plan.origin, plan.area)
+def _find(scene: Scene, asked: Asked) -> TileResult:
+    model, tile, points = scene.model, asked.tile, asked.points
     if not len(points) or scene.store.status(tile) == "empty":
         return TileResult(Objects.none(), [])
     maker = TileMasks.on(tile, scene)
     cols, rows = ((points - (tile.read.col, tile.read.row)) // tile.scale).astype(int).T
-    points = _unexplained(points[maker.valid[rows, cols]], tile, plan)
-    found = find(model, scene.store[tile], tile, points, maker.data, plan.tiers)
+    points = points[maker.valid[rows, cols]]
+    found = find(model, scene.store[tile], tile, points, maker.data, asked.tiers)
     whole: list[Row] = []
     pieces: list[Piece] = []
     cell = model.size / model.logits_size * tile.scale  # raster px
+    above, most = asked.sizes_px
     for logits, score, tier, point in zip(
         found.logits, found.scores.tolist(), found.tiers.tolist(), found.points, strict=True
     ):
@@ -170,7 +170,7 @@ def _find(tile: Tile, plan: Plan) -> TileResult:
         if mask.logits is None:
             continue
         side = _side(mask.logits) * cell
-        if not plan.smallest_px(tile.scale) < side <= plan.largest_px(tile.scale):
+        if not above < side <= most:
             continue
         corner = _corner(mask, maker)
         if mask.status == "truncated":
@@ -178,11 +178,47 @@ def _find(tile: Tile, plan: Plan) -> TileResult:
             continue
         col, row = corner
         place = (tile.read.col + col * tile.scale, tile.read.row + row * tile.scale)
-        shape = plan.outline(mask.logits, mask.valid, place, cell, tile.scale)
+        shape = outline(scene, asked.scales, mask.logits, mask.valid, place, cell, tile.scale)
         if not shape.is_empty:
             quality = (mask.score, mask.stability, tier)
             whole.append((shape, *quality, tile.scale, tile.index, False))
     return TileResult(Objects.of(whole), pieces)
+
+
+def outline(
+    scene: Scene,
+    scales: Sequence[float],
+    logits: Floats,
+    valid: Cells | None,
+    place: tuple[float, float],
+    cell: float,
+    scale: float,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> MultiPolygon:
+    """The polygons of an object, raster px; if it was found at a coarse scale, refined.
+
+    Args:
+        scene: where it was found.
+        scales: at which it may be refined.
+        logits: (h, w).
+        valid: (h * k, w * k), where there is data; None: everywhere.
+        place: the first cell's corner, raster px.
+        cell: its side, raster px.
+        scale: at which the object was found.
+        tolerance: how far the outline may move to get simpler, cells.
+    """
+    if scale > FINEST:
+        (height, width), (col, row) = logits.shape, place
+        window = Window(int(col), int(row), round(width * cell), round(height * cell))
+        frame = scene.frame.crop(window, cell)
+        found = Mask("", "ok", logits, frame, valid, np.nan, np.nan, "", scale)
+        mask = refine(scene, found, scales, scene.ensure)
+        if mask is not found and mask.logits is not None:
+            place, cell = corner_and_cell(scene, mask)
+            logits, valid, tolerance = mask.logits, mask.valid, DEFAULT_TOLERANCE
+    cells = outline_cells(logits, valid, tolerance)
+    shape: MultiPolygon = shapely.transform(cells, lambda xy: xy * cell + place)
+    return shape
 
 
 def _unexplained(points: Points, tile: Tile, plan: Plan) -> Points:

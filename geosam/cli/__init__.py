@@ -11,7 +11,7 @@ from geosam.cli.demo import demo
 from geosam.cli.evaluate import evaluate
 from geosam.cli.everything import everything
 from geosam.cli.exchange import export, import_labels
-from geosam.cli.features import check, encode, info
+from geosam.cli.features import check, encode, info, mosaic
 from geosam.cli.polygons import segment, vectorize
 from geosam.cli.serve import serve
 from geosam.cli.training import train
@@ -39,6 +39,7 @@ def main(*, progress_lines: bool) -> None:  # read by ProgressLine
 for command in (
     demo,
     info,
+    mosaic,
     encode,
     segment,
     everything,

@@ -13,11 +13,13 @@ from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
     bands_option,
+    dask_option,
     data_errors,
     model_options,
     scales_option,
 )
 from geosam.output import Mode, check_path
+from geosam.workers import connected
 
 
 @click.command()
@@ -49,6 +51,7 @@ from geosam.output import Mode, check_path
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
 @scales_option
 @bands_option
+@dask_option
 @interruptible(TILES)
 @data_errors
 def everything(  # noqa: PLR0913  # one parameter an option
@@ -64,6 +67,7 @@ def everything(  # noqa: PLR0913  # one parameter an option
     store: str | None,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
+    cluster: str | None,
     *,
     coverage: bool,
     regular: bool,
@@ -82,11 +86,11 @@ def everything(  # noqa: PLR0913  # one parameter an option
     if output:
         check_path(output, mode=mode)
     model = chosen.load()
-    with ProgressLine("tile") as progress:
+    with connected(cluster) as client, ProgressLine("tile") as progress:
         batches = run.everything(
             model, source, store=store, bands=bands, scales=scales, area=area,
             min_area_m2=min_area_m2, max_area_m2=max_area_m2, density=density, coverage=coverage,
-            regular=regular, labels=labels, progress=progress,
+            regular=regular, labels=labels, client=client, progress=progress,
         )  # fmt: skip
         with closing(batches):  # also after an error, for what it has written so far
             deliver(batches, output, mode)

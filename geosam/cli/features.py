@@ -1,4 +1,4 @@
-"""Commands about rasters and their features: info, encode, check."""
+"""Commands about rasters and their features: info, mosaic, encode, check."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
     bands_option,
+    dask_option,
     data_errors,
     json_option,
     model_options,
@@ -21,7 +22,8 @@ from geosam.cli.shared import (
 from geosam.forecast import forecast
 from geosam.recipe import Stretch
 from geosam.scene import Scene
-from tiles import FeatureStore, Raster
+from geosam.workers import connected
+from tiles import FeatureStore, Raster, write_mosaic
 
 
 @click.command()
@@ -73,11 +75,31 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
 
 
 @click.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("rasters", type=str, nargs=-1, required=True)
+@data_errors
+def mosaic(output: Path, rasters: Sequence[str]) -> None:
+    """Make many RASTERS on one grid one raster, OUTPUT, a .vrt file.
+
+    It names the rasters and holds no pixels, so it takes no time and no room. Where they overlap
+    the later one is seen. CRS, pixel size, bands and nodata must be the same.
+
+    \b
+    Examples:
+      geosam mosaic county.vrt tiles/*.tif
+      geosam everything county.vrt -o objects.gpkg
+    """
+    write_mosaic(output, rasters)
+    click.echo(str(output))
+
+
+@click.command()
 @raster_argument
 @click.option("-o", "--output", "store", help="The feature store. Default: beside the raster.")
 @model_options
 @scales_option
 @bands_option
+@dask_option
 @json_option
 @interruptible(TILES)
 @data_errors
@@ -87,6 +109,7 @@ def encode(
     chosen: ModelChoice,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
+    cluster: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -99,10 +122,13 @@ def encode(
       geosam encode ortho.tif
       geosam encode ortho.tif -o ortho.features.zarr --scales 1,4
       geosam encode sentinel.tif --bands 4,3,2
+      geosam encode ortho.tif --dask tcp://10.0.0.5:8786
     """
     model = chosen.load()
-    with ProgressLine("encoding tile") as progress:
-        made = verbs.encode(model, raster, store, scales=scales, bands=bands, progress=progress)
+    with connected(cluster) as client, ProgressLine("encoding tile") as progress:
+        made = verbs.encode(
+            model, raster, store, scales=scales, bands=bands, client=client, progress=progress
+        )
     report({"store": made.path, "tiles": _counts(made)}, as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from geosam.cli.shared import (
     ModelChoice,
     ProgressLine,
     bands_option,
+    dask_option,
     data_errors,
     model_options,
     scales_option,
@@ -21,6 +22,7 @@ from geosam.errors import OutputError
 from geosam.output import Mode, check_path, write
 from geosam.polygons import vectorize as vectorize_masks
 from geosam.prompts import PromptSet
+from geosam.workers import connected
 
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path),
@@ -75,6 +77,7 @@ simplify_option = click.option(
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
 @scales_option
 @bands_option
+@dask_option
 @click.option("--multimask", is_flag=True, help="Three polygons for each single click.")
 @area_option
 @simplify_option
@@ -94,6 +97,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
     store: str | None,
     scales: Sequence[float] | None,
     bands: Sequence[int] | None,
+    cluster: str | None,
     min_area_m2: float,
     simplify_m: float | None,
     *,
@@ -114,10 +118,10 @@ def segment(  # noqa: PLR0913  # one parameter an option
     if output:
         check_path(output, mode=mode)
     model = chosen.load()
-    with ProgressLine("segmenting") as progress:
+    with connected(cluster) as client, ProgressLine("segmenting") as progress:
         polygons = verbs.segment(
             model, source, asked, store=store, bands=bands, scales=scales, multimask=multimask,
-            min_area_m2=min_area_m2, simplify_m=simplify_m, progress=progress,
+            min_area_m2=min_area_m2, simplify_m=simplify_m, client=client, progress=progress,
         )  # fmt: skip
     if picture:
         verbs.preview(source, polygons, picture, prompts=asked, bands=bands)

@@ -30,6 +30,11 @@ scales_option = click.option(
     "--scales", callback=lambda _ctx, _param, text: _numbers(text, float), metavar="S,S",
     help="Scales, in raster pixels per tile pixel: powers of two such as 0.5,1,2,4.",
 )  # fmt: skip
+dask_option = click.option(
+    "--dask", "cluster", metavar="URL",
+    help="Spread the work over a dask cluster, by its scheduler's address such as "
+    "tcp://10.0.0.5:8786. Its workers see raster, store and weights under the same names.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 raster_argument = click.argument("raster", type=str)
 

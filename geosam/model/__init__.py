@@ -1,5 +1,6 @@
 """The networks: the only home of torch. Knows images and pixels, nothing of maps."""
 
+from functools import partial
 from pathlib import Path
 
 from geosam.errors import ModelError, WeightsError
@@ -12,7 +13,7 @@ from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam1_weights import CONFIGS, build_sam1, is_sam1
 from geosam.model.sam2_runtime import Sam2Model
 from geosam.model.sam2_weights import CONFIGS_2, build_sam2, is_sam2
-from geosam.model.weights import fill, read_weights
+from geosam.model.weights import Weights, fill, read_weights
 from geosam.protocol import Backend, Precision
 from geosam.registry import PUBLISHED
 
@@ -58,6 +59,15 @@ def load_model(
             f"{path}: id {model_id} (expected {expected_id}). Remove it and run `geosam models "
             f"pull {name}` again."
         )
+    model = _build(weights, path, model_id, engine)
+    place = name if str(name) in (*MODELS, *PUBLISHED) else path.resolve()
+    model.load = partial(load_model, place, device=device, precision=precision, backend=backend)
+    return model
+
+
+def _build(
+    weights: Weights, path: Path, model_id: str, engine: Engine
+) -> SamModel | Sam1Model | Sam2Model:
     if is_sam1(weights):
         return Sam1Model(build_sam1(weights, path), model_id, engine)
     if MOBILE_MARK in weights:

@@ -7,6 +7,7 @@ import torch
 
 from geosam.model.engine import CPU, Engine
 from geosam.model.focus import Focus, gather
+from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam import PackedEncoder, Sam, unpack
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
@@ -14,7 +15,7 @@ from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 UNSEEN = -20.0  # logit of what lies outside a prompt's focus
 
 
-class SamModel:
+class SamModel(Loaded):
     """A `Sam` network with its name; implements `geosam.protocol.Model`."""
 
     def __init__(self, network: Sam, name: str, engine: Engine = CPU) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from geosam.model.engine import CPU, Engine
+from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam1 import Looked, Sam1, TileEncoder
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
@@ -13,7 +14,7 @@ from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
 
 
-class Sam1Model:
+class Sam1Model(Loaded):
     """A `Sam1` network with its name; implements `geosam.protocol.Model`.
 
     Tiles come in the size that SAM takes, so the reference's resizing does not occur. Where a tile

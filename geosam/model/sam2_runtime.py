@@ -7,6 +7,7 @@ import torch
 
 from geosam.errors import ModelError
 from geosam.model.engine import CPU, Engine
+from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam import unpack
 from geosam.model.sam1_runtime import UNDRAWN
@@ -16,7 +17,7 @@ from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 MOST = 32.0  # logits beyond are cut off, as the reference does before it returns them
 
 
-class Sam2Model:
+class Sam2Model(Loaded):
     """A `Sam2` network with its name; implements `geosam.protocol.Model`.
 
     Tiles come in the size that SAM 2 takes, so the reference's squashing does not occur. Features

@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 
 import geopandas
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
@@ -20,6 +21,7 @@ import geosam
 from geosam.automatic.lattice import lattice
 from geosam.automatic.objects import Objects
 from geosam.automatic.painting import best_on_top, smallest_on_top
+from geosam.cli import main
 from geosam.errors import OutputExists, PromptError
 from tests.fakes import FloodModel, discs, write_raster
 from tiles import Frame, TileGrid
@@ -93,6 +95,18 @@ def test_the_same_wherever_the_tile_grid_falls(tmp_path_factory, left, top, righ
         test_the_same_wherever_the_tile_grid_falls.known = found
     assert len(found) == len(PLACES)
     assert found == test_the_same_wherever_the_tile_grid_falls.known
+
+
+def test_files_that_overlap_give_no_object_twice(tmp_path):
+    image, files = scene_of(), []
+    for number, (rows, cols) in enumerate(product(((0, 130), (95, 216)), ((0, 140), (90, 264)))):
+        part = image[slice(*rows), slice(*cols)]
+        corner = Affine(1, 0, 516_096 + cols[0], 0, -1, 5_160_960 - rows[0])
+        files.append(write_raster(tmp_path / f"{number}.tif", part, transform=corner))
+    result = CliRunner().invoke(main, ["mosaic", *map(str, (tmp_path / "all.vrt", *files))])
+    assert result.exit_code == 0, result.output
+    whole = write_raster(tmp_path / "whole.tif", image)
+    assert run(tmp_path / "all.vrt", scales=[1, 2]).equals(run(whole, scales=[1, 2]))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (8, 0), (24, 40), (56, 64)])

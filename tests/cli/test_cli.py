@@ -42,6 +42,7 @@ def test_every_command_has_a_help_text_with_examples():
         *(
             ["vectorize"],
             ["check"],
+            ["mosaic"],
             ["train"],
             ["models", "list"],
             ["models", "pull"],

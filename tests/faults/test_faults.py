@@ -16,8 +16,9 @@ import geopandas
 import pytest
 import rasterio
 
+from tests.fakes import tiles_of
 from tests.faults.child import Ill
-from tests.faults.verbs import PAGE, SIDE, VERBS, chunk_of, flip, made, tiles_of
+from tests.faults.verbs import PAGE, SIDE, VERBS, chunk_of, flip, made
 from tiles import FeatureStore, Raster, RasterError
 
 KILLS = 6

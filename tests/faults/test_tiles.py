@@ -10,9 +10,9 @@ import pytest
 
 from geosam.scene import Scene
 from geosam.verbs import encode, segment
-from tests.fakes import FloodModel, discs, write_raster
+from tests.fakes import FloodModel, discs, tiles_of, write_raster
 from tests.faults.child import PROCESSES
-from tests.faults.verbs import chunk_of, flip, tiles_of
+from tests.faults.verbs import chunk_of, flip
 from tests.geosam.test_verbs import clicks
 from tiles import FeatureStore, StoreDamaged
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from geosam.exchange.training_set import export
 from geosam.registry import WeightsFile
-from tests.fakes import discs, write_raster
+from tests.fakes import discs, tiles_of, write_raster
 from tests.faults.child import Command, Ended, Ill
 from tiles import FeatureStore, Raster, Tile
 
@@ -164,19 +164,6 @@ def content(path: Path) -> Any:
         lines = path.read_text().splitlines()
         return [line for line in lines if not line.startswith(("| Date", "| Steps"))]  # and minutes
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def tiles_of(store: FeatureStore) -> dict[Any, Any]:
-    """Whatever a store says of every tile, byte for byte."""
-    return {
-        (tile.scale, tile.index): (
-            store.status(tile),
-            store.valid(tile).tobytes(),
-            store[tile].tobytes() if store.status(tile) == "done" else b"",
-        )
-        for grid in store.grids
-        for tile in set(grid) - set(store.missing(grid.scale))
-    }
 
 
 def chunk_of(store: FeatureStore, kind: str, tile: Tile) -> Path:

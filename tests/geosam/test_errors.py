@@ -14,6 +14,7 @@ TREE = {
     "LabelError": ("GeosamError", ValueError),
     "MaskError": ("GeosamError", ValueError),
     "ProtocolError": ("GeosamError", ValueError),
+    "ClusterError": ("GeosamError", OSError),
     "OutputError": ("GeosamError", ValueError),
     "OutputExists": ("OutputError", FileExistsError),
 }

@@ -1,5 +1,7 @@
 """Weights in: sound ones load, others are refused by name."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -89,3 +91,18 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, weights):
     save_file(weights | {"mask_decoder.iou_token": torch.full((1, 128), torch.nan)}, path)
     with pytest.raises(WeightsError, match=r"NaN or infinity in mask_decoder\.iou_token"):
         load_model(path)
+
+
+def test_a_model_travels_as_the_call_that_loads_it(tmp_path, weights, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_file(weights, "own.safetensors")
+    model = load_model("own.safetensors")
+    sent = pickle.dumps(model)
+    assert len(sent) < 1000
+    assert model.load.keywords["device"] == "auto"  # for the one who loads it to decide
+    monkeypatch.chdir("/")
+    assert pickle.loads(sent).id == model.id
+    weights[max(weights)] += 1
+    save_file(weights, tmp_path / "own.safetensors")
+    with pytest.raises(WeightsError, match=rf"own-.*: other weights \(expected {model.id}\)"):
+        pickle.loads(sent)
