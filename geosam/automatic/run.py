@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import geopandas
@@ -152,11 +151,11 @@ def _run(
     rows = [row for s in plan.scales for row in _rows(plan.scene.store.grid(s), plan.area)]
     height, width = plan.scene.frame.shape
     blocks = -(-height // BLOCK) * -(-width // BLOCK) if coverage or labels else 0
-    steps = count(1)
-    total = sum(map(len, rows)) + blocks
+    total, done = sum(map(len, rows)) + blocks, 0
 
-    def advance() -> None:
-        done = next(steps)
+    def advance(steps: int = 1) -> None:
+        nonlocal done
+        done += steps
         if progress:
             progress(done, total)
 
@@ -184,11 +183,14 @@ def _run(
             draft.replace(labels)
 
 
-def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[[], None]) -> None:
-    """Have a result of every tile; what an earlier run left is not made again."""
+def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[..., None]) -> None:
+    """Have a result of every tile; what an earlier run left is not made again.
+
+    After each tile that is encoded 0 steps are told of, so that a hook can stop the work there.
+    """
     for row in rows:
         missing = [tile for tile in row if result_of(tile, plan) is None]
-        plan.scene.ensure(missing)
+        plan.scene.ensure(missing, lambda _done, _total: advance(0))
         for tile in row:
             if tile in missing:
                 work_on(tile, plan)
