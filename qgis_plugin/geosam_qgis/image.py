@@ -1,5 +1,7 @@
 """The raster that is open in the engine: everything about it is asked here."""
 
+import os
+
 from qgis.core import QgsCoordinateReferenceSystem
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
@@ -30,6 +32,7 @@ class Image(QObject):
         self.model = None  # the model's name with the fingerprint of its weights
         self.pixel_m2 = 0.0
         self.quick = False  # whether tiles are encoded fast enough for hovering
+        self.request = {}  # what it was opened with
         self._wanted = None
 
     @property
@@ -44,7 +47,7 @@ class Image(QObject):
             self.shut.emit("")
             return
         try:
-            source = source_of(layer)
+            request = {"raster": source_of(layer), "model": model}
         except NoSource as why:
             self.shut.emit(str(why))
             if isinstance(why, NoFile):
@@ -52,8 +55,9 @@ class Image(QObject):
             return
         wanted = self._wanted = object()
         crs, name = layer.crs(), layer.name()
+        self.request = request
         self.engine.ask(
-            "open", {"raster": source, "model": model},
+            "open", request,
             lambda answer: self._take(answer, wanted, crs, name),
             lambda _kind, message: self._give_up(message, wanted),
         )  # fmt: skip
@@ -69,6 +73,11 @@ class Image(QObject):
         """The engine is gone, and the raster with it."""
         self._wanted = self.scene = None
         self.shut.emit("")
+
+    @property
+    def facts(self):
+        """What a saved outline says of where it comes from."""
+        return {"model": self.model, "source": os.path.basename(self.request["raster"])}
 
     def ask(self, op, given, done=None, failed=None, progress=None):
         """Ask the engine about this raster; see `Engine.ask`. It must be open."""

@@ -5,8 +5,6 @@ import os
 
 from qgis.core import (
     Qgis,
-    QgsCoordinateTransform,
-    QgsGeometry,
     QgsMessageLog,
     QgsProject,
     QgsRasterLayer,
@@ -14,14 +12,16 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QObject
 from qgis.PyQt.QtWidgets import QApplication, QFileDialog, QPushButton
 
+from .areas import NoArea, area_given
 from .dock import Dock
-from .encoding import Encoding, view_area
+from .encoding import Encoding
 from .engine import Engine
 from .hovering import Hovering
 from .image import Image, crs_name
+from .many import Many
 from .map_tool import PromptTool
 from .models import Models
-from .outlines import POLYGON, Outlines
+from .outlines import Outlines
 from .outlining import Outlining
 from .rasters import export
 from .saving import Saving
@@ -51,6 +51,7 @@ class Panel(QObject):
         self.outlining = Outlining(self.image, self.outlines, self._canvas, self.shape)
         self.hovering = Hovering(self.image, self.outlines, self.outlining.draft_with, self.shape)
         self.saving = Saving(self.dock, iface, self)
+        self.many = Many(self.dock, iface, self.image, self.saving, self.shape)
         self._connect_dock()
         self._connect_parts()
         self.saving.read()
@@ -101,6 +102,7 @@ class Panel(QObject):
         self.hovering.unready.connect(self._unready)
         self.saving.coloured.connect(self.outlines.set_colour)
         self.saving.failed.connect(self._warn)
+        self.many.failed.connect(self._warn)
 
     # The engine
 
@@ -230,25 +232,12 @@ class Panel(QObject):
         if not self.image.is_open:
             self._warn(tr("Choose a raster first."))
             return
-        scope, area = self.dock.scope.currentData(), None
-        if scope == "view":
-            area = view_area(self._canvas)
-        elif scope == "selection":
-            area = self._selected_area()
-            if area is None:
-                self._warn(tr("Select polygons in the active layer, or choose another extent."))
-                return
+        try:
+            area = area_given(self.dock.scope.currentData(), self._iface)
+        except NoArea as why:
+            self._warn(str(why))
+            return
         self.encoding.start(self._canvas.extent().center(), self._map_crs(), area)
-
-    def _selected_area(self):
-        layer = self._iface.activeLayer()
-        chosen = layer.selectedFeatures() if hasattr(layer, "selectedFeatures") else []
-        area = QgsGeometry.unaryUnion([feature.geometry() for feature in chosen])
-        if area.isEmpty() or area.type() != POLYGON:
-            return None
-        canvas = self._canvas.mapSettings().destinationCrs()
-        area.transform(QgsCoordinateTransform(layer.crs(), canvas, QgsProject.instance()))
-        return area
 
     def _encoded(self, why):
         self.dock.hide_progress()
@@ -289,12 +278,9 @@ class Panel(QObject):
         if best is None:
             self._warn(tr("Nothing to save yet: click on an object."))
             return
-        draft, raster = self.outlining.draft, self.dock.raster.currentLayer()
-        values = {
-            "model": self.image.model,
-            "source": os.path.basename(raster.source()) if raster else None,
-            "prompts": json.dumps(dict(draft.request(), crs=crs_name(draft.crs))),
-        }
+        draft = self.outlining.draft
+        asked = json.dumps(dict(draft.request(), crs=crs_name(draft.crs)))
+        values = {**self.image.facts, "prompts": asked}
         if self.saving.save(best, self.image.crs, values):
             self.outlining.clear()
             self.dock.object_state.setText(tr("Saved. Ctrl+Z takes it back."))
