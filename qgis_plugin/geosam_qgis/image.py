@@ -5,7 +5,7 @@ import os
 from qgis.core import QgsCoordinateReferenceSystem
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
-from .rasters import NoFile, NoSource, source_of
+from .rasters import NoFile, NoSource, bands_of, source_of
 from .words import tr
 
 QUICK_S = 0.15  # a tile that takes no longer may be encoded for hovering
@@ -33,6 +33,7 @@ class Image(QObject):
         self.pixel_m2 = 0.0
         self.quick = False  # whether tiles are encoded fast enough for hovering
         self.request = {}  # what it was opened with
+        self._followed = None  # the connection to what the layer says of its bands
         self._wanted = None
 
     @property
@@ -43,11 +44,12 @@ class Image(QObject):
     def open(self, layer, model):
         """Open a raster layer with a model, in place of the last; `opened` or `shut` follows."""
         self.close()
+        self._follow(layer, model)
         if layer is None or self.engine is None or not self.engine.is_running:
             self.shut.emit("")
             return
         try:
-            request = {"raster": source_of(layer), "model": model}
+            request = {"raster": source_of(layer), "model": model, "bands": bands_of(layer)}
         except NoSource as why:
             self.shut.emit(str(why))
             if isinstance(why, NoFile):
@@ -82,6 +84,24 @@ class Image(QObject):
     def ask(self, op, given, done=None, failed=None, progress=None):
         """Ask the engine about this raster; see `Engine.ask`. It must be open."""
         return self.engine.ask(op, {"scene": self.scene, **given}, done, failed, progress)
+
+    def _follow(self, layer, model):
+        """Open the layer again when QGIS shows other bands of it."""
+        if self._followed is not None:
+            QObject.disconnect(self._followed)
+            self._followed = None
+        if layer is None:
+            return
+
+        def restyled():
+            try:
+                same = bands_of(layer) == self.request.get("bands")
+            except NoSource:
+                same = False
+            if not same:
+                self.open(layer, model)
+
+        self._followed = layer.rendererChanged.connect(restyled)
 
     def _take(self, answer, wanted, crs, name):
         if wanted is not self._wanted:
