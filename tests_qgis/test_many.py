@@ -237,7 +237,8 @@ def test_cancelling_saves_nothing_and_can_be_followed_by_another_run(user):
     assert len(requests(user, "cancel")) == 2
 
 
-def test_cancelling_while_saving_leaves_the_layer_as_it_was(user):
+def test_cancelling_while_saving_leaves_the_layer_as_it_was(user, monkeypatch):
+    monkeypatch.setattr("geosam_qgis.slices.SLICE_S", 1e-4)
     target = user.target(FIELDS)
     outline_everything(user, "view", 3000)
     user.until(lambda: target.undoStack().isActive() and target.featureCount() > 0)

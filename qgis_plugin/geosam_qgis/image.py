@@ -3,6 +3,7 @@
 import os
 
 from qgis.core import QgsCoordinateReferenceSystem
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from .rasters import NoFile, NoSource, bands_of, source_of
@@ -33,7 +34,7 @@ class Image(QObject):
         self.pixel_m2 = 0.0
         self.quick = False  # whether tiles are encoded fast enough for hovering
         self.request = {}  # what it was opened with
-        self._followed = None  # the connection to what the layer says of its bands
+        self._followed = None, None  # the layer and the model that were chosen
         self._wanted = None
 
     @property
@@ -87,21 +88,20 @@ class Image(QObject):
 
     def _follow(self, layer, model):
         """Open the layer again when QGIS shows other bands of it."""
-        if self._followed is not None:
-            QObject.disconnect(self._followed)
-            self._followed = None
-        if layer is None:
-            return
+        before, self._followed = self._followed, (layer, model)
+        if before[0] is not None and not sip.isdeleted(before[0]):
+            before[0].rendererChanged.disconnect(self._restyled)
+        if layer is not None:
+            layer.rendererChanged.connect(self._restyled)
 
-        def restyled():
-            try:
-                same = bands_of(layer) == self.request.get("bands")
-            except NoSource:
-                same = False
-            if not same:
-                self.open(layer, model)
-
-        self._followed = layer.rendererChanged.connect(restyled)
+    def _restyled(self):
+        layer, model = self._followed
+        try:
+            same = bands_of(layer) == self.request.get("bands")
+        except NoSource:
+            same = False
+        if not same:
+            self.open(layer, model)
 
     def _take(self, answer, wanted, crs, name):
         if wanted is not self._wanted:
