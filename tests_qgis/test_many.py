@@ -238,11 +238,21 @@ def test_cancelling_saves_nothing_and_can_be_followed_by_another_run(user):
 
 
 def test_cancelling_while_saving_leaves_the_layer_as_it_was(user, monkeypatch):
-    monkeypatch.setattr("geosam_qgis.slices.SLICE_S", 1e-4)
-    target = user.target(FIELDS)
-    outline_everything(user, "view", 3000)
-    user.until(lambda: target.undoStack().isActive() and target.featureCount() > 0)
-    user.dock.many_cancel.click()
+    target, seen = user.target(FIELDS), []
+
+    def cancel():
+        seen.append(target.featureCount())
+        user.dock.many_cancel.click()
+
+    def note(_number):
+        if target.featureCount() == 10:
+            QTimer.singleShot(0, cancel)
+
+    monkeypatch.setattr("geosam_qgis.slices.SLICE_S", 1e-6)
+    target.featureAdded.connect(note)
+    outline_everything(user, "view", 100)
+    user.until(lambda: seen)
+    assert 10 <= seen[0] < 100
     assert target.featureCount() == 0 and end(user) == "Cancelled, nothing saved."
     target.undoStack().undo()
     assert target.featureCount() == 0
