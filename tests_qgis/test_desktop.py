@@ -25,6 +25,9 @@ FIGURES = {
     "block_ms": "longest time that the window did not respond while encoding, ms",
     "block_cpu_ms": "most that the window computed at a stretch meanwhile, ms",
     "cancel_s": "encoding stopped after Cancel, s",
+    "hover_beside_ms": "mouse moved to outline painted while everything is looked for, median, ms",
+    "hover_beside_p95_ms": "the same, 95 % of the moves, ms",
+    "everything_cancel_s": "everything stopped after Cancel, s",
 }
 
 if "GEOSAM_ENGINE" not in os.environ and MINE.exists():
@@ -54,7 +57,8 @@ def report(tmp_path_factory):
     environment = {
         **os.environ, "XDG_RUNTIME_DIR": str(runtime), "GEOSAM_WORK": str(folder),
         "QGIS_PLUGINPATH": str(HERE.parent / "qgis_plugin"), "GEOSAM_SHOTS": str(shots),
-        "GEOSAM_IMAGE": str(image),
+        "GEOSAM_IMAGE": str(image), "GEOSAM_PROMPTS": str(IMAGE.with_name("prompts.geojson")),
+        "PYTHONPATH": str(HERE / "desktop"),
     }  # fmt: skip
     environment.pop("QT_QPA_PLATFORM", None)
     done = subprocess.run(
@@ -100,6 +104,16 @@ def test_encoding_is_cancelled_and_goes_on(report):
     assert 0 < report["done_when_cancelled"] < 116
     assert report["done_when_cancelled"] + report["resumed_with"] == 116
     assert report["after resuming"] == "116 of 116 tiles encoded"
+
+
+def test_each_feature_of_a_layer_is_outlined_and_undone_at_once(report):
+    assert report["batch"].startswith("6 of 6 saved.") and report["batch has added"] == 6
+    assert report["one undo takes the batch back"]
+
+
+def test_everything_is_outlined_beside_hovering_and_can_be_cancelled(report):
+    assert report["everything went on"] and report["everything has added"] > 8
+    assert report["everything_cancel_s"] < 5
 
 
 def test_the_window_goes_on_while_the_engine_works(report):
