@@ -136,7 +136,7 @@ class Gaps:
             self.gaps.append((now[0] - self.last[0], now[1] - self.last[1]))
         self.last = now
 
-    def stop(self):
+    def stop(self, name):
         self.timer.stop()
-        for key, values in zip(("block_ms", "block_cpu_ms"), zip(*self.gaps)):
+        for key, values in zip((f"{name}_ms", f"{name}_cpu_ms"), zip(*self.gaps)):
             report[key] = max(report.get(key, 0), round(max(values) * 1e3, 1))
