@@ -242,7 +242,12 @@ def test_cancelling_while_saving_leaves_the_layer_as_it_was(user, monkeypatch):
 
     def cancel():
         seen.append(target.featureCount())
+        user.panel.save()  # which would end up in the same step
         user.dock.many_cancel.click()
+
+    user.click()
+    said = []
+    user.panel._warn = said.append
 
     def note(_number):
         if target.featureCount() == 10:
@@ -253,9 +258,19 @@ def test_cancelling_while_saving_leaves_the_layer_as_it_was(user, monkeypatch):
     outline_everything(user, "view", 100)
     user.until(lambda: seen)
     assert 10 <= seen[0] < 100
+    assert "Many outlines are being saved" in said[0] and user.outlining.best
     assert target.featureCount() == 0 and end(user) == "Cancelled, nothing saved."
     target.undoStack().undo()
     assert target.featureCount() == 0
+
+
+def test_a_panel_that_is_closed_ends_what_it_began(user):
+    target = user.target(FIELDS)
+    outline_everything(user, "view", 50)
+    user.until(lambda: user.dock.many_progress.value() >= 2)
+    user.panel.close()
+    user.panel.close = lambda: None
+    assert not user.panel.many.is_running and target.featureCount() == 0
 
 
 def test_a_killed_engine_saves_nothing_and_says_so(user):

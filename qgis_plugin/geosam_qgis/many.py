@@ -56,7 +56,12 @@ class Many(QObject):
     @property
     def is_running(self):
         """Whether outlines are being made or saved."""
-        return self.batch.is_running or self._slices.is_running
+        return self.batch.is_running or self.is_saving
+
+    @property
+    def is_saving(self):
+        """Whether outlines are on their way into the layer: its edit command may be open."""
+        return self._slices.is_running
 
     def start(self):
         """Begin what is chosen in the panel."""
@@ -76,7 +81,7 @@ class Many(QObject):
 
     def cancel(self):
         """Stop; nothing is saved."""
-        if self._slices.is_running:
+        if self.is_saving:
             self._slices.stop()
             self._stopped("")
         else:

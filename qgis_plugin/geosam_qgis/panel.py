@@ -182,6 +182,7 @@ class Panel(QObject):
         """End everything that the panel began."""
         if self._canvas.mapTool() is self.tool:
             self._canvas.unsetMapTool(self.tool)
+        self.many.cancel()
         if self.engine is not None:
             self.engine.close()
         self.saving.stop()
@@ -273,6 +274,9 @@ class Panel(QObject):
         """Save the outline to the layer, and begin a new object."""
         self._save_soon = self.outlining.is_waiting
         if self._save_soon:
+            return
+        if self.many.is_saving:
+            self._warn(tr("Many outlines are being saved. Save this one in a moment."))
             return
         best = self.outlining.best
         if best is None:
