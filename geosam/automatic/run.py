@@ -91,7 +91,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         regular: outlines with right angles, for buildings.
         labels: also write a raster (uint32, tiled) in which each pixel has the id of the smallest
             object it lies on, 0 for none.
-        progress: called with (done, total) tiles, and blocks of the label raster.
+        progress: called with (done, total) tiles, and blocks of the label raster; with the same
+            number again for each tile that is encoded. What it raises ends the run.
 
     Yields:
         Polygons in the raster's CRS with id (1, 2, ...), status ("ok", or "truncated" where the
@@ -186,7 +187,7 @@ def _run(
 def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[..., None]) -> None:
     """Have a result of every tile; what an earlier run left is not made again.
 
-    After each tile that is encoded 0 steps are told of, so that a hook can stop the work there.
+    Each tile that is encoded is a step of 0, so that a hook can stop the work there.
     """
     for row in rows:
         missing = [tile for tile in row if result_of(tile, plan) is None]
