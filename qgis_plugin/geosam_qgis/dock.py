@@ -41,7 +41,7 @@ class Dock(QgsDockWidget):
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(6)
+        column.setSpacing(4)
         for part in (
             self._image(),
             self._object(),
@@ -96,7 +96,7 @@ class Dock(QgsDockWidget):
         self.point.setCheckable(True)
         self.point.setToolTip(tr("Left click: on the object. Right click: not this. Drag: a box."))
         self.prompts = QListWidget()
-        self.prompts.setFixedHeight(58)
+        self.prompts.setFixedHeight(44)
         self.prompts.setSelectionMode(QListWidget.SelectionMode.NoSelection)
         self.prompts.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.readings = []
@@ -285,7 +285,7 @@ def _group(title):
 def _form(box):
     form = QFormLayout(box)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setContentsMargins(8, 6, 8, 8)
+    form.setContentsMargins(8, 4, 8, 6)
     form.setVerticalSpacing(5)
     return form
 

@@ -41,6 +41,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QObject, Qt, QTimer
+from qgis.PyQt.QtWidgets import QScrollArea
 from qgis.utils import iface, loadPlugin, plugins, startPlugin, unloadPlugin
 
 WORK = os.environ["GEOSAM_WORK"]
@@ -108,6 +109,8 @@ class Drive:
         wait(lambda: self.panel.outlining.best, "an outline")
         report["hover is the click"] = self.panel.outlining.best["geometry"].asWkt(3) == hovered
         report["readings"] = len(self.panel.outlining.found)
+        column = self.dock.findChild(QScrollArea)
+        report["the panel fits"] = not column.verticalScrollBar().isVisible()
         shot("3-click")
 
     def correct_and_save(self):
