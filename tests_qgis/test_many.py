@@ -284,6 +284,7 @@ def test_a_killed_engine_saves_nothing_and_says_so(user):
 def test_another_raster_may_be_chosen_meanwhile(user):
     target, layer = user.target(FIELDS), layer_of("Point", points(60))
     outline_features(user, layer)
+    user.target(FIELDS)  # for what comes later
     user.dock.raster.setLayer(None)
     QgsProject.instance().removeMapLayer(layer.id())
     end(user)
@@ -300,11 +301,11 @@ def test_what_the_layer_cannot_take_is_listed_and_the_rest_is_saved(user):
 
 
 def test_outlines_wait_when_their_layer_has_gone(user):
-    target = user.target(FIELDS)
+    other, target = user.target(FIELDS), user.target(FIELDS)
     outline_everything(user, "view", 5)
     QgsProject.instance().removeMapLayer(target.id())
     end(user)
-    other = user.target(FIELDS)
+    assert user.dock.target.currentLayer() is other and other.featureCount() == 0
     note = user.panel._iface.messageBar().currentItem()
     button = note.findChildren(type(user.dock.many_start))[-1]
     assert button.text() == "Save again"

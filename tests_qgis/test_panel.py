@@ -354,3 +354,14 @@ def test_the_fields_window_opens_from_the_panel_and_keeps_what_is_accepted(user)
     QTimer.singleShot(0, fill)
     user.dock.fields.click()
     assert seen == ["Fields of target"] and mapping_of(layer) == {"class": "kind"}
+
+
+def test_a_raster_that_is_removed_makes_room_for_the_one_that_the_panel_shows(user):
+    other = QgsRasterLayer(str(IMAGE), "another")
+    QgsProject.instance().addMapLayer(other)
+    opened = []
+    user.panel.image.opened.connect(opened.append)
+    QgsProject.instance().removeMapLayer(user.layer.id())
+    assert user.dock.raster.currentLayer() in (other, None)
+    user.until(lambda: bool(opened) or user.dock.raster.currentLayer() is None)
+    assert user.panel.image.is_open is (user.dock.raster.currentLayer() is other)

@@ -34,6 +34,7 @@ class Image(QObject):
         self.pixel_m2 = 0.0
         self.quick = False  # whether tiles are encoded fast enough for hovering
         self.request = {}  # what it was opened with
+        self.layer_id = None  # of the layer that was chosen
         self._followed = None, None  # the layer and the model that were chosen
         self._wanted = None
 
@@ -89,6 +90,7 @@ class Image(QObject):
     def _follow(self, layer, model):
         """Open the layer again when QGIS shows other bands of it."""
         before, self._followed = self._followed, (layer, model)
+        self.layer_id = None if layer is None else layer.id()
         if before[0] is not None and not sip.isdeleted(before[0]):
             before[0].rendererChanged.disconnect(self._restyled)
         if layer is not None:

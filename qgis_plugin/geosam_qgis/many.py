@@ -3,7 +3,7 @@
 import json
 from collections import namedtuple
 
-from qgis.core import Qgis, QgsMessageLog
+from qgis.core import Qgis, QgsMessageLog, QgsProject
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 from qgis.PyQt.QtWidgets import QPushButton
 
@@ -16,10 +16,11 @@ from .target import NotSaved, check
 from .words import batch_facts, tr
 
 
-class Job(namedtuple("Job", "crs prompts_crs values")):
+class Job(namedtuple("Job", "layer crs prompts_crs values")):
     """What outlines are saved with, whatever is chosen in the panel meanwhile.
 
     Attributes:
+        layer: the id of the layer that they go to.
         crs: of the outlines.
         prompts_crs: as the engine takes it; None if everything was asked for.
         values: that all are saved with.
@@ -106,7 +107,7 @@ class Many(QObject):
 
     def _begin(self, prompts_crs):
         values = {"class": self._saving.take_class(), **self._image.facts}
-        self._job = Job(self._image.crs, prompts_crs, values)
+        self._job = Job(self._saving.layer.id(), self._image.crs, prompts_crs, values)
         self._dock.many_state.setText("")
 
     def _save(self, found, job):
@@ -121,8 +122,9 @@ class Many(QObject):
         def refuse(number, why):
             lacking.append((good[number].name, str(why)))
 
+        layer = QgsProject.instance().mapLayer(job.layer)
         self._slices.add(
-            self._saving.save_all(outlines(), job.crs, refuse),
+            self._saving.save_all(layer, outlines(), job.crs, refuse),
             lambda: self._saved(len(found), lacking),
             lambda error: self._keep(found, job, error),
         )
@@ -139,9 +141,14 @@ class Many(QObject):
         bar = self._iface.messageBar()
         note = bar.createMessage("geosam", tr("Not saved: {}").format(error))
         button = QPushButton(tr("Save again"))
-        button.clicked.connect(lambda: (bar.popWidget(note), self._save(found, job)))
+        button.clicked.connect(lambda: (bar.popWidget(note), self._save_again(found, job)))
         note.layout().addWidget(button)
         bar.pushWidget(note, Qgis.MessageLevel.Warning)
+
+    def _save_again(self, found, job):
+        """To the layer that is chosen by now."""
+        layer = self._saving.layer
+        self._save(found, job._replace(layer=layer.id() if layer else ""))
 
     def _stopped(self, why):
         self._dock.hide_many_progress()

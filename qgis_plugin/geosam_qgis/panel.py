@@ -102,6 +102,7 @@ class Panel(QObject):
         self.hovering.unready.connect(self._unready)
         self.saving.coloured.connect(self.outlines.set_colour)
         self.saving.failed.connect(self._warn)
+        QgsProject.instance().layersRemoved.connect(self._removed)
         self.many.failed.connect(self._warn)
 
     # The engine
@@ -186,6 +187,7 @@ class Panel(QObject):
         if self.engine is not None:
             self.engine.close()
         self.saving.stop()
+        QgsProject.instance().layersRemoved.disconnect(self._removed)
         for part in (self.dock.raster, self.dock.target, self.image):
             part.blockSignals(True)  # layers may go later than the panel
         self.outlines.remove()
@@ -197,6 +199,11 @@ class Panel(QObject):
         self.dock.image_state.setText(tr("Opening...") if self.dock.raster.currentLayer() else "")
         self.dock.export.setVisible(False)
         self.image.open(self.dock.raster.currentLayer(), self.models.name)
+
+    def _removed(self, layers):
+        """The list of rasters goes on to another one then, and tells nobody."""
+        if self.image.layer_id in layers:
+            self.open()
 
     def _opened(self, _answer):
         self.saving.crs = self.image.crs

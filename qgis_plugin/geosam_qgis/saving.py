@@ -74,14 +74,13 @@ class Saving(QObject):
         layer.triggerRepaint()
         return True
 
-    def save_all(self, outlines, crs, refuse):
+    def save_all(self, layer, outlines, crs, refuse):
         """Save polygons, each with its values, as one step; a generator, see `target.save_all`."""
-        layer = self.layer
         yield from save_all(
             layer, ((p["geometry"], {**_facts(p), **values}) for p, values in outlines), crs,
             tr("Save outlines"), refuse,
         )  # fmt: skip
-        self.use()
+        self._iface.setActiveLayer(layer)
         layer.triggerRepaint()
 
     def take_class(self):
