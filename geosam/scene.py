@@ -113,7 +113,7 @@ class Scene:
             _expect_model(features, recipe, model)
             return cls(model, features, recipe, None, client=client)
         raster = Raster.open(source)
-        path = store or default_store(source, model, raster)
+        path = store or default_store(source, model, raster, bands)
         grids = ladder(raster, model.size)
         if not _exists(path):
             recipe = Recipe.of(model, raster, bands)
@@ -291,14 +291,19 @@ def _kind(grid: TileGrid) -> tuple[int, int, float]:
     return grid.size, grid.overlap, grid.scale
 
 
-def default_store(source: str | Path, model: Model, raster: Raster) -> Path:
+def default_store(
+    source: str | Path, model: Model, raster: Raster, bands: Sequence[int] | None = None
+) -> Path:
     """Where a raster's features go if nobody says: beside it, else in the user's cache.
 
     The cache (see `cache_folder`) serves rasters that are remote or lie in a folder that cannot be
-    written.
+    written. Other bands than those that are looked at by default have a store of their own.
     """
     path = Path(source)
-    name = f"{path.name}.{model.id}.features.zarr"
+    chosen = choose_bands(raster, bands)
+    other = "-".join(map(str, dict.fromkeys(chosen) if len(set(chosen)) == 1 else chosen))
+    mark = "" if chosen == choose_bands(raster, None) else f".bands-{other}"
+    name = f"{path.name}.{model.id}{mark}.features.zarr"
     if path.is_file() and os.access(path.parent, os.W_OK):
         return path.with_name(name)
     cache = cache_folder()

@@ -16,3 +16,14 @@ def real_engine():
     if not command:
         pytest.skip("no geosam (expected .venv/bin/geosam or the variable GEOSAM_ENGINE)")
     return shlex.split(command)
+
+
+@pytest.fixture
+def user(qtbot, qgis_iface, qgis_new_project):
+    """Someone before a panel with the fake engine."""
+    from user import FAKE, User
+
+    made = User(qtbot, qgis_iface, lambda: FAKE)
+    yield made
+    made.panel.close()
+    made.panel.dock.deleteLater()

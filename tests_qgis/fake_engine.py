@@ -15,7 +15,7 @@ from osgeo import osr
 CRS = osr.SpatialReference()
 CRS.ImportFromEPSG(32617)
 writing = threading.Lock()
-cancelled, encoded, asked = set(), [0], []
+cancelled, encoded, asked, given = set(), [0], [], []
 
 
 def answer(number, **rest):
@@ -55,6 +55,44 @@ def encode(number):
         encoded[0] += 1
         answer(number, event="progress", done=done + 1, total=20, eta_s=0.02 * (19 - done))
     answer(number, ok={"encoded": 20, "grids": grids()})
+
+
+def batch(number, request):
+    rows = []
+    for prompt in request["prompts"]:
+        time.sleep(0.002)
+        if number in cancelled:
+            answer(number, error={"type": "Cancelled", "message": "cancelled"})
+            return
+        if "mask" in prompt:
+            answer(number, error={"type": "PromptError", "message": "Prompt: no mask."})
+            return
+        row = polygon(prompt, 0, request["min_area_m2"])
+        x = (prompt.get("points") or [prompt["box"]])[0][0]
+        if x > 405000:
+            row.update(geometry=None, status="outside", score=None, area_m2=0.0)
+        del row["mask"]
+        rows.append(row)
+    answer(number, event="progress", done=len(rows), total=len(rows), eta_s=0)
+    answer(number, ok={"polygons": rows})
+
+
+def everything(number, request):
+    """As many squares as the largest area says, in one row."""
+    count = int(request["max_area_m2"] or 3)
+    for done in range(20):
+        if number in cancelled:
+            answer(number, error={"type": "Cancelled", "message": "cancelled"})
+            return
+        time.sleep(0.01)
+        answer(number, event="progress", done=done + 1, total=20, eta_s=0.01 * (19 - done))
+    for start in range(0, count, 50):
+        rows = [
+            polygon({"id": n + 1, "points": [[404220 + 12 * n, 3285110]]})
+            for n in range(start, min(start + 50, count))
+        ]
+        answer(number, event="polygons", polygons=rows)
+    answer(number, ok={"found": count})
 
 
 def grids():
@@ -130,18 +168,22 @@ RESPONSES = {
     "hello": hello, "models": models, "self_test": self_test, "open": open_, "ready": ready,
     "plan": plan, "segment": segment, "vectorize": vectorize, "environment": environment,
     "steps": steps, "nonsense": nonsense, "refuse": refuse,
-    "close": dict, "echo": dict, "asked": lambda _request: {"asked": asked},
+    "close": dict, "echo": dict, "asked": lambda _request: {"asked": asked, "given": given},
     "crash": lambda _request: os.abort(), "hang": lambda _request: time.sleep(60),
 }  # fmt: skip
 
 for line in sys.stdin:
     request = json.loads(line)
     asked.append(request["op"])
+    given.append(request)
     if request["op"] == "cancel":
         cancelled.add(request["request"])
         answer(request["id"], ok={"cancelled": True})
     elif request["op"] == "encode":
         threading.Thread(target=encode, args=(request["id"],), daemon=True).start()
+    elif request["op"] in ("batch", "everything"):
+        work = {"batch": batch, "everything": everything}[request["op"]]
+        threading.Thread(target=work, args=(request["id"], request), daemon=True).start()
     elif request["op"] == "preview":
         preview(request["id"], request)
     else:

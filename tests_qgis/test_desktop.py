@@ -25,6 +25,11 @@ FIGURES = {
     "block_ms": "longest time that the window did not respond while encoding, ms",
     "block_cpu_ms": "most that the window computed at a stretch meanwhile, ms",
     "cancel_s": "encoding stopped after Cancel, s",
+    "hover_beside_ms": "mouse moved to outline painted while everything is looked for, median, ms",
+    "hover_beside_p95_ms": "the same, 95 % of the moves, ms",
+    "block_many_ms": "longest time that the window did not respond to many objects, ms",
+    "block_many_cpu_ms": "most that the window computed at a stretch meanwhile, ms",
+    "everything_cancel_s": "everything stopped after Cancel, s",
 }
 
 if "GEOSAM_ENGINE" not in os.environ and MINE.exists():
@@ -54,7 +59,8 @@ def report(tmp_path_factory):
     environment = {
         **os.environ, "XDG_RUNTIME_DIR": str(runtime), "GEOSAM_WORK": str(folder),
         "QGIS_PLUGINPATH": str(HERE.parent / "qgis_plugin"), "GEOSAM_SHOTS": str(shots),
-        "GEOSAM_IMAGE": str(image),
+        "GEOSAM_IMAGE": str(image), "GEOSAM_PROMPTS": str(IMAGE.with_name("prompts.geojson")),
+        "PYTHONPATH": str(HERE / "desktop"),
     }  # fmt: skip
     environment.pop("QT_QPA_PLATFORM", None)
     done = subprocess.run(
@@ -75,6 +81,10 @@ def test_the_engine_is_found_and_tested(report):
 
 def test_what_is_hovered_is_what_a_click_gives(report):
     assert report["hover is the click"] and report["readings"] == 3
+
+
+def test_the_panel_fits_a_window_of_860_px(report):
+    assert report["the panel fits"]
 
 
 def test_prompts_are_added_taken_back_and_cleared(report):
@@ -102,6 +112,17 @@ def test_encoding_is_cancelled_and_goes_on(report):
     assert report["after resuming"] == "116 of 116 tiles encoded"
 
 
+def test_each_feature_of_a_layer_is_outlined_and_undone_at_once(report):
+    assert report["batch"].startswith("6 of 6 saved.") and report["batch has added"] == 6
+    assert report["one undo takes the batch back"]
+
+
+def test_everything_is_outlined_beside_hovering_and_can_be_cancelled(report):
+    assert report["everything went on"] and report["everything has added"] > 8
+    assert report["everything_cancel_s"] < 30  # a tile on a loaded machine; all take minutes
+
+
 def test_the_window_goes_on_while_the_engine_works(report):
     """Times of the processor that the window used: a loaded machine changes them little."""
     assert report["block_cpu_ms"] < 50 and report["load_ms"] < 100
+    assert report["block_many_cpu_ms"] < 50

@@ -2,101 +2,29 @@
 
 import os
 import signal
-import sys
-from pathlib import Path
 
 import pytest
+from geosam_qgis.fields_window import FieldsWindow
 from geosam_qgis.panel import Panel
+from geosam_qgis.target import mapping_of
 from qgis.core import (
+    QgsContrastEnhancement,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
+    QgsFeature,
+    QgsGeometry,
+    QgsMultiBandColorRenderer,
     QgsPointXY,
     QgsProject,
     QgsRasterLayer,
+    QgsSingleBandGrayRenderer,
     QgsVectorLayer,
 )
-from qgis.PyQt.QtCore import QEvent, QPoint, QPointF, Qt
-from qgis.PyQt.QtGui import QKeyEvent, QMouseEvent
+from qgis.PyQt.QtCore import QEvent, Qt, QTimer
+from qgis.PyQt.QtGui import QKeyEvent
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication
-
-FAKE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
-IMAGE = Path(__file__).parents[1] / "geosam" / "demo" / "OSBS_029.tif"
-X, Y = 404220.0, 3285110.0  # in the image
-LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
-PLAIN = Qt.KeyboardModifier.NoModifier
-
-
-class User:
-    """Someone with a mouse and keys before a panel."""
-
-    def __init__(self, qtbot, iface, command):
-        self.qtbot = qtbot
-        self.canvas = iface.mapCanvas()
-        self.canvas.setParent(None)  # the stubbed window is never laid out
-        self.canvas.resize(600, 600)
-        self.canvas.show()
-        self.until(lambda: self.canvas.mapSettings().outputSize().width() > 590)
-        self.panel = Panel(iface, command)
-        self.outlining, self.dock = self.panel.outlining, self.panel.dock
-        self.layer = QgsRasterLayer(str(IMAGE), "aerial")
-        QgsProject.instance().addMapLayer(self.layer)
-        self.canvas.setDestinationCrs(self.layer.crs())
-        self.canvas.setExtent(self.layer.extent())
-        self.panel.start()
-        self.dock.raster.setLayer(self.layer)
-        self.until(lambda: self.panel.image.is_open)
-        self.dock.point.setChecked(True)
-
-    def until(self, what):
-        self.qtbot.waitUntil(lambda: bool(what()), timeout=10000)
-
-    def pixel(self, x, y):
-        crs = self.canvas.mapSettings().destinationCrs()
-        there = QgsCoordinateTransform(self.layer.crs(), crs, QgsProject.instance())
-        at = self.canvas.getCoordinateTransform().transform(there.transform(QgsPointXY(x, y)))
-        return QPoint(round(at.x()), round(at.y()))
-
-    def move(self, x, y):
-        at = QPointF(self.pixel(x, y))  # without a screen QTest moves no mouse
-        event = QMouseEvent(
-            QEvent.Type.MouseMove, at, Qt.MouseButton.NoButton, Qt.MouseButton.NoButton, PLAIN
-        )
-        QApplication.sendEvent(self.canvas.viewport(), event)
-
-    def click(self, x=X, y=Y, button=LEFT):
-        QTest.mouseClick(self.canvas.viewport(), button, PLAIN, self.pixel(x, y))
-        self.settle()
-
-    def drag(self, x0, y0, x1, y1):
-        QTest.mousePress(self.canvas.viewport(), LEFT, PLAIN, self.pixel(x0, y0))
-        self.move((x0 + x1) / 2, (y0 + y1) / 2)
-        QTest.mouseRelease(self.canvas.viewport(), LEFT, PLAIN, self.pixel(x1, y1))
-        self.settle()
-
-    def key(self, code):
-        QTest.keyClick(self.canvas, code)
-
-    def settle(self):
-        self.until(lambda: not self.outlining.is_waiting)
-
-    @property
-    def best(self):
-        return self.outlining.best["geometry"]
-
-    def target(self, kind="MultiPolygon?crs=EPSG:32617&field=class:string&field=score:double"):
-        layer = QgsVectorLayer(kind, "target", "memory")
-        QgsProject.instance().addMapLayer(layer)
-        self.dock.target.setLayer(layer)
-        return layer
-
-
-@pytest.fixture
-def user(qtbot, qgis_iface, qgis_new_project):
-    made = User(qtbot, qgis_iface, lambda: FAKE)
-    yield made
-    made.panel.close()
-    made.panel.dock.deleteLater()
+from user import IMAGE, LEFT, PLAIN, RIGHT, X, Y
 
 
 def test_the_state_is_told(user):
@@ -329,3 +257,111 @@ def test_a_layer_that_is_shown_in_another_crs_than_its_file_is_refused(user):
     user.dock.raster.setLayer(moved)
     user.until(lambda: "EPSG:32616" in user.dock.image_state.text())
     assert not user.panel.image.is_open
+
+
+def heard(user, op):
+    """What the engine was asked of an operation."""
+    asked = []
+    user.panel.engine.ask("asked", {}, lambda answer: asked.extend(answer["given"]))
+    user.until(lambda: asked)
+    return [request for request in asked if request["op"] == op]
+
+
+def test_the_engine_looks_at_the_bands_that_qgis_shows(user):
+    user.click()
+    data, opened = user.layer.dataProvider(), []
+    user.panel.image.opened.connect(opened.append)
+    user.layer.setRenderer(QgsMultiBandColorRenderer(data, 3, 2, 1))
+    user.until(lambda: len(opened) == 1)
+    user.settle()
+    assert user.outlining.best and len(user.outlining.draft) == 1  # asked about again
+    same = QgsMultiBandColorRenderer(data, 3, 2, 1)
+    same.setRedContrastEnhancement(QgsContrastEnhancement(data.dataType(1)))
+    user.layer.setRenderer(same)  # other colours, the same bands
+    user.layer.setRenderer(QgsSingleBandGrayRenderer(data, 2))
+    user.until(lambda: len(opened) == 2)
+    user.layer.setRenderer(QgsMultiBandColorRenderer(data, 3, -1, 1))
+    user.until(lambda: "two bands" in user.dock.image_state.text())
+    assert not user.panel.image.is_open
+    user.layer.setRenderer(QgsMultiBandColorRenderer(data, 1, 2, 3))
+    user.until(lambda: user.panel.image.is_open)
+    asked = [request["bands"] for request in heard(user, "open")]
+    assert asked[-4:] == [[1, 2, 3], [3, 2, 1], [2], [1, 2, 3]]
+    user.dock.raster.setLayer(None)
+    user.layer.setRenderer(QgsSingleBandGrayRenderer(data, 2))
+    assert not user.panel.image.is_open and len(heard(user, "open")) == len(asked)
+
+
+def test_selected_polygons_are_encoded_in_the_maps_crs(user):
+    words = []
+    user.panel._iface.messageBar().pushMessage = lambda *given: words.append(given[1])
+    user.dock.scope.setCurrentIndex(user.dock.scope.findData("selection"))
+    user.dock.encode.click()
+    assert "Select polygons in the active layer" in words[0] and not user.panel.encoding.is_running
+    places = QgsVectorLayer("Polygon?crs=EPSG:32617", "places", "memory")
+    for shift in (0, 20, 40):
+        feature = QgsFeature()
+        feature.setGeometry(QgsGeometry.fromWkt(f"POINT({X + shift} {Y})").buffer(2, 1))
+        places.dataProvider().addFeature(feature)
+    QgsProject.instance().addMapLayer(places)
+    places.select([1, 3])
+    user.panel._iface.setActiveLayer(places)
+    web = QgsCoordinateReferenceSystem("EPSG:3857")
+    user.canvas.setDestinationCrs(web)
+    user.dock.encode.click()
+    user.until(lambda: not user.panel.encoding.is_running)
+    (request,) = heard(user, "encode")
+    assert request["crs"] == "EPSG:3857"
+    first, second = request["area"]["coordinates"]
+    there = QgsCoordinateTransform(places.crs(), web, QgsProject.instance())
+    for (ring,), shift in zip((first, second), (0, 40)):
+        centre = QgsGeometry.fromMultiPolygonXY([[[QgsPointXY(x, y) for x, y in ring]]]).centroid()
+        assert centre.asPoint().distance(there.transform(QgsPointXY(X + shift, Y))) < 0.01
+
+
+def test_the_fields_window_says_which_field_takes_what(user):
+    layer = user.target("MultiPolygon?crs=EPSG:32617&field=kind:string&field=sure:double")
+    window = FieldsWindow(layer, user.dock)
+    assert window.boxes["class"].currentField() == ""
+    window.boxes["class"].setField("kind")
+    window.boxes["score"].setField("sure")
+    window.reject()
+    assert mapping_of(layer) == {}
+    window.accept()
+    assert mapping_of(layer) == {"class": "kind", "score": "sure"}
+    user.click()
+    user.dock.kind.setCurrentText("pond")
+    user.key(Qt.Key.Key_Return)
+    (feature,) = layer.getFeatures()
+    assert (feature["kind"], feature["sure"]) == ("pond", pytest.approx(0.9))
+    again = FieldsWindow(layer, user.dock)
+    assert again.boxes["class"].currentField() == "kind"
+    again.boxes["score"].setField("")
+    again.accept()
+    assert mapping_of(layer) == {"class": "kind"}
+
+
+def test_the_fields_window_opens_from_the_panel_and_keeps_what_is_accepted(user):
+    layer = user.target("MultiPolygon?crs=EPSG:32617&field=kind:string")
+    seen = []
+
+    def fill():
+        window = QApplication.activeModalWidget()
+        seen.append(window.windowTitle())
+        window.boxes["class"].setField("kind")
+        window.accept()
+
+    QTimer.singleShot(0, fill)
+    user.dock.fields.click()
+    assert seen == ["Fields of target"] and mapping_of(layer) == {"class": "kind"}
+
+
+def test_a_raster_that_is_removed_makes_room_for_the_one_that_the_panel_shows(user):
+    other = QgsRasterLayer(str(IMAGE), "another")
+    QgsProject.instance().addMapLayer(other)
+    opened = []
+    user.panel.image.opened.connect(opened.append)
+    QgsProject.instance().removeMapLayer(user.layer.id())
+    assert user.dock.raster.currentLayer() in (other, None)
+    user.until(lambda: bool(opened) or user.dock.raster.currentLayer() is None)
+    assert user.panel.image.is_open is (user.dock.raster.currentLayer() is other)

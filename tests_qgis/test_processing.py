@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from geosam_qgis.processing.child import run
 from geosam_qgis.processing.provider import GeosamProvider
+from osgeo import gdal, osr
 from qgis.core import (
     QgsApplication,
     QgsCoordinateReferenceSystem,
@@ -29,6 +31,7 @@ from qgis.core import (
     QgsProcessingParameterVectorLayer,
     QgsProject,
     QgsRasterLayer,
+    QgsVectorFileWriter,
     QgsVectorLayer,
 )
 
@@ -160,6 +163,95 @@ def test_a_model_segments_from_a_layer_without_a_file_in_another_crs(
     assert first.geometry().contains(QgsPointXY(X, Y))
 
 
+def label_raster(path):
+    """A label raster of 60 x 40 px of half a metre with two labelled rectangles."""
+    file = gdal.GetDriverByName("GTiff").Create(path, 60, 40, 1, gdal.GDT_Byte)
+    file.SetGeoTransform((404220, 0.5, 0, 3285110, 0, -0.5))
+    place = osr.SpatialReference()
+    place.ImportFromEPSG(32617)
+    file.SetProjection(place.ExportToWkt())
+    labels = np.zeros((40, 60), np.uint8)
+    labels[4:14, 6:26], labels[20:36, 30:50] = 1, 2
+    file.GetRasterBand(1).WriteArray(labels)
+    return path
+
+
+def test_qgis_process_outlines_everything_in_a_polygon(tmp_path, image, real_engine):
+    area, output = tmp_path / "area.gpkg", tmp_path / "objects.gpkg"
+    place = QgsGeometry.fromPointXY(QgsPointXY(404221, 3285134)).buffer(4, 8)  # some trees
+    layer = QgsVectorLayer("Polygon?crs=EPSG:32617", "area", "memory")
+    feature = QgsFeature()
+    feature.setGeometry(place)
+    layer.dataProvider().addFeature(feature)
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    context = QgsProject.instance().transformContext()
+    QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(area), context, options)
+    ended = by_qgis_process(
+        tmp_path, "geosam:everything", f"--INPUT={image}", f"--AREA={area}", "--MAX_AREA=500",
+        f"--OUTPUT={output}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = list(QgsVectorLayer(str(output), "objects", "ogr").getFeatures())
+    assert found
+    for feature in found:
+        assert feature.geometry().intersects(place) and feature["area_m2"] <= 500
+        assert feature["model"].startswith("nano-")
+
+
+def test_a_label_raster_is_vectorized(tmp_path, provider, real_engine):
+    import processing
+
+    labels = label_raster(str(tmp_path / "labels.tif"))
+    output = str(tmp_path / "out.gpkg")
+    results = processing.run(
+        "geosam:vectorize", {"INPUT": labels, "MIN_AREA": 60, "OUTPUT": output}
+    )
+    (feature,) = QgsVectorLayer(results["OUTPUT"], "out", "ogr").getFeatures()
+    assert feature.geometry().area() == pytest.approx(16 * 20 / 4, rel=0.05)
+    assert feature.geometry().contains(QgsPointXY(404220 + 20, 3285110 - 14))
+
+
+def test_a_model_is_evaluated_on_a_layer(tmp_path, image, provider, real_engine):
+    import processing
+
+    truth = QgsVectorLayer("Polygon?crs=EPSG:32617&field=kind:string", "truth", "memory")
+    for shift, kind in ((0, "crown"), (8, "shrub")):
+        feature = QgsFeature(truth.fields())
+        feature.setAttributes([kind])
+        feature.setGeometry(QgsGeometry.fromPointXY(QgsPointXY(X + shift, Y)).buffer(2, 8))
+        truth.dataProvider().addFeature(feature)
+    feedback = QgsProcessingFeedback()
+    results = processing.run(
+        "geosam:evaluate",
+        {
+            "INPUT": image, "TRUTH": truth, "CLASS": "kind",
+            "FIGURES": str(tmp_path / "figures.json"), "PICTURE": str(tmp_path / "cases.png"),
+        },
+        feedback=feedback,
+    )  # fmt: skip
+    figures = json.loads(Path(results["FIGURES"]).read_text())
+    assert figures["objects"] == 2 and figures["model"].startswith("nano-")
+    assert "crown" in json.dumps(figures) and "shrub" in feedback.textLog()
+    assert Path(results["PICTURE"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_file_encodes_and_segments(tmp_path, image, real_engine):
+    """The model of docs/qgis.md: the second step works in the store that the first one names."""
+    output, part = tmp_path / "outlines.gpkg", tmp_path / "part.tif"
+    gdal.Translate(str(part), image, srcWin=[0, 200, 160, 160])
+    ended = by_qgis_process(
+        tmp_path, str(ROOT / "docs" / "qgis" / "encode_and_segment.model3"), f"--raster={part}",
+        f"--prompts={DEMO / 'prompts.geojson'}", f"--segment:outlines={output}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = list(QgsVectorLayer(str(output), "outlines", "ogr").getFeatures())
+    asked = QgsVectorLayer(str(DEMO / "prompts.geojson"), "prompts", "ogr")
+    ids = {str(feature["id"]) for feature in asked.getFeatures()}
+    assert {feature["id"] for feature in found} == ids
+    (store,) = tmp_path.glob("*.features.zarr")
+    assert f"--store {store}" in ended.stdout
+
+
 def test_a_cancel_interrupts_the_engine_at_once(tmp_path, qgis_app):
     note = tmp_path / "tidied"
     script = tmp_path / "engine.py"
@@ -178,6 +270,20 @@ def test_a_cancel_interrupts_the_engine_at_once(tmp_path, qgis_app):
     assert run([sys.executable, str(script)], feedback) == ""
     assert time.monotonic() - began < 5  # not by the kill that follows
     assert note.exists() and 2 <= feedback.progress() < 50
+
+
+def test_an_engine_that_does_not_end_when_asked_is_ended_after_a_second(qgis_app):
+    lines = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "print('progress 5/10', file=sys.stderr, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    began = []
+    feedback = QgsProcessingFeedback()
+    feedback.progressChanged.connect(lambda _: (began.append(time.monotonic()), feedback.cancel()))
+    assert run([sys.executable, "-c", lines], feedback) == ""
+    assert 0.9 < time.monotonic() - began[0] < 2
 
 
 @pytest.mark.parametrize(

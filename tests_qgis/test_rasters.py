@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import pytest
-from geosam_qgis.rasters import NoFile, NoSource, export, source_of
+from geosam_qgis.rasters import NoFile, NoSource, bands_of, export, source_of
 from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsMapSettings,
+    QgsMultiBandColorRenderer,
+    QgsPalettedRasterRenderer,
     QgsRasterLayer,
     QgsRectangle,
+    QgsSingleBandGrayRenderer,
+    QgsSingleBandPseudoColorRenderer,
 )
 from qgis.PyQt.QtCore import QSize
 
@@ -73,3 +77,23 @@ def test_an_export_overwrites_nothing(served, tmp_path):
     path.write_text("mine")
     export(served, view(QgsRectangle(0, 0, 10, 10)), str(path), heard.append, heard.append)
     assert "exists already" in heard[0] and path.read_text() == "mine"
+
+
+def test_the_bands_that_qgis_shows(qgis_app, tmp_path):
+    path = str(tmp_path / "five.tif")
+    gdal.GetDriverByName("GTiff").Create(path, 8, 8, 5)
+    layer = QgsRasterLayer(path, "five")
+    data = layer.dataProvider()
+
+    def shown(renderer):
+        layer.setRenderer(renderer)
+        return bands_of(layer)
+
+    assert bands_of(layer) == [1, 2, 3]
+    assert shown(QgsMultiBandColorRenderer(data, 5, 3, 2)) == [5, 3, 2]
+    assert shown(QgsMultiBandColorRenderer(data, 4, -1, -1)) == [4]
+    assert shown(QgsSingleBandGrayRenderer(data, 4)) == [4]
+    assert shown(QgsSingleBandPseudoColorRenderer(data, 2)) == [2]
+    assert shown(QgsPalettedRasterRenderer(data, 3, [])) is None
+    with pytest.raises(NoSource, match="two bands"):
+        shown(QgsMultiBandColorRenderer(data, 4, -1, 1))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ from geosam.automatic.painting import (
 from geosam.automatic.regular import check_regular
 from geosam.automatic.regular import regular as squared
 from geosam.automatic.sweep import sweep
-from geosam.automatic.tile_work import Plan, ask, keep, result_of, work_on
+from geosam.automatic.tile_work import Asked, Plan, ask, keep, result_of, work_on
 from geosam.cache import cache_folder
 from geosam.drafts import draft, scratch
 from geosam.errors import OutputExists, PromptError
@@ -130,7 +129,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         labels: also write a raster (uint32, tiled) in which each pixel has the id of its object, of
             the smallest one where objects overlap, 0 for none.
         client: of a dask cluster, over whose workers the tiles are spread, see `encode`.
-        progress: called with (done, total) tiles, and blocks of the label raster.
+        progress: called with (done, total) tiles, and blocks of the label raster; with the same
+            number again for each tile that is encoded here. What it raises ends the run.
 
     Yields:
         Polygons in the raster's CRS with id (1, 2, ...), status ("ok", or "truncated" where the
@@ -195,11 +195,11 @@ def _run(
     rows = {s: list(_rows(plan.scene.store.grid(s), plan.area)) for s in plan.scales}
     height, width = plan.scene.frame.shape
     blocks = -(-height // BLOCK) * -(-width // BLOCK) if painting.wanted else 0
-    steps = count(1)
-    total = sum(len(row) for some in rows.values() for row in some) + blocks
+    total, done = sum(len(row) for some in rows.values() for row in some) + blocks, 0
 
-    def advance() -> None:
-        done = next(steps)
+    def advance(steps: int = 1) -> None:
+        nonlocal done
+        done += steps
         if progress:
             progress(done, total)
 
@@ -232,19 +232,24 @@ def _run(
                 raise _taken(labels)
 
 
-def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[[], None]) -> None:
-    """Have a result of every tile of a scale; what an earlier run left is not made again."""
+def _work_on_all(rows: Sequence[Sequence[Tile]], plan: Plan, advance: Callable[..., None]) -> None:
+    """Have a result of every tile of a scale; what an earlier run left is not made again.
+
+    Each tile that is encoded here is a step of 0, so that a hook can stop the work there.
+    """
     missing = [[tile for tile in row if result_of(tile, plan) is None] for row in rows]
     total, client = sum(map(len, missing)), plan.scene.client
-    for _ in range(sum(map(len, rows)) - total):
-        advance()
+    advance(sum(map(len, rows)) - total)
     size = share(total, client)
-    pieces = (
-        [ask(tile, plan) for tile in row[start : start + size]]
-        for row in missing
-        for start in range(0, len(row), size)
-    )
-    with closing(spread(work_on, plan.scene, pieces, client)) as results:
+
+    def pieces() -> Iterator[list[Asked]]:
+        for row in missing:
+            if client is None:
+                plan.scene.ensure(row, lambda _done, _total: advance(0))
+            for start in range(0, len(row), size):
+                yield [ask(tile, plan) for tile in row[start : start + size]]
+
+    with closing(spread(work_on, plan.scene, pieces(), client)) as results:
         for tile, arrays in results:
             keep(tile, arrays, plan)
             advance()

@@ -9,19 +9,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import geopandas
 import numpy as np
 import shapely
 from shapely.geometry import mapping
 
 from geosam import __version__
+from geosam.automatic.run import everything
 from geosam.decode import CLICK_SCALES, decode
 from geosam.download import pull
 from geosam.errors import ProtocolError
 from geosam.masks import Mask
 from geosam.polygons import records
+from geosam.prompts import PromptSet
 from geosam.protocol import FILL, Model, TilePrompt
 from geosam.registry import PUBLISHED, published
-from geosam.scene import check_scales
+from geosam.scene import Scene, check_scales
 from geosam.serve.places import outward, stored_area, tiles_in
 from geosam.serve.session import Opened, Session, tile_counts
 from geosam.serve.tasks import Task
@@ -29,7 +32,7 @@ from geosam.serve.values import area_of, arguments, crs_of, plain, prompt_set
 from tiles import StoreIncomplete
 
 PROTOCOL = 1
-SLOW = frozenset({"encode", "pull", "self_test"})
+SLOW = frozenset({"batch", "encode", "everything", "pull", "self_test"})
 NEWEST = frozenset({"preview"})
 
 Answer: TypeAlias = dict[str, Any]
@@ -147,6 +150,7 @@ class Operations:
             "model": loaded.id,
             "device": loaded.device,
             "store": opened.scene.store.path,
+            "bands": list(opened.scene.recipe.stretch.bands),
             "grids": tile_counts(opened.scene.store),
         }
 
@@ -182,7 +186,7 @@ class Operations:
     ) -> Answer:  # fmt: skip
         """Encode an area or the whole raster, from the middle of the view outward."""
         opened = self._session.opened(scene)
-        own = opened.again()
+        own = opened.beside()
         shape = None if area is None else area_of(area)
         wanted = tiles_in(own, _scales(opened, scales), shape, crs_of(crs))
         if view is not None:
@@ -210,16 +214,43 @@ class Operations:
     ) -> Answer:  # fmt: skip
         """Outline the object of each prompt; the masks are kept for `vectorize`."""
         opened = self._session.opened(scene)
-        asked = prompt_set(prompts, crs)
-        scales = opened.scene.store.scales
-        found = sorted(
-            decode(opened.scene, asked, scales=scales, multimask=multimask, progress=task.progress),
-            key=lambda pair: pair[0],
-        )
-        task.check()
-        masks = [mask for _, mask in found]
+        masks = _decoded(opened.scene, prompt_set(prompts, crs), task, multimask=multimask)
         handles = [self._session.keep(mask) for mask in masks]
         return self._vectorized(masks, handles, min_area_m2, simplify_m)
+
+    def batch(
+        self, task: Task, *, scene: str, prompts: list[Geometry], crs: str | None = None,
+        min_area_m2: float = 0.0, simplify_m: float | None = None,
+    ) -> Answer:  # fmt: skip
+        """Outline the object of each of many prompts, beside those that a person asks for."""
+        own = self._session.opened(scene).beside()
+        masks = _decoded(own, prompt_set(prompts, crs), task)
+        return self._vectorized(masks, [], min_area_m2, simplify_m)
+
+    def everything(
+        self, task: Task, *, scene: str, area: Geometry | None = None, crs: str | None = None,
+        coverage: bool = False, min_area_m2: float = 0.0, max_area_m2: float | None = None,
+    ) -> Answer:  # fmt: skip
+        """Outline every object of an area or the whole raster; polygons come as events."""
+        opened = self._session.opened(scene)
+        most_m2 = np.inf if max_area_m2 is None else max_area_m2
+        if not 0 <= min_area_m2 <= most_m2:
+            raise ProtocolError(
+                f"min_area_m2 and max_area_m2: {min_area_m2} and {max_area_m2} (expected 0 or "
+                "more, and the first not above the second)."
+            )
+        shape = None
+        if area is not None:
+            of = crs_of(crs) or opened.scene.frame.crs
+            shape = geopandas.GeoDataFrame(geometry=[area_of(area)], crs=of)
+        found = 0
+        for table in everything(
+            opened.model, **opened.place, area=shape, coverage=coverage, min_area_m2=min_area_m2,
+            max_area_m2=most_m2, progress=task.progress,
+        ):  # fmt: skip
+            task.found([plain(record) for record in table.to_dict("records")])
+            found += len(table)
+        return {"found": found}
 
     def preview(
         self, task: Task, *, scene: str, prompt: Geometry, crs: str | None = None,
@@ -274,6 +305,18 @@ def _scales(opened: Opened, scales: list[float] | None) -> tuple[float, ...]:
     if scales is not None:
         return check_scales(opened.scene, scales)
     return tuple(scale for scale in opened.scene.store.scales if scale >= min(CLICK_SCALES))
+
+
+def _decoded(
+    scene: Scene, prompts: PromptSet, task: Task, *, multimask: bool = False
+) -> list[Mask]:
+    """The masks of prompts, in their order."""
+    found = decode(
+        scene, prompts, scales=scene.store.scales, multimask=multimask, progress=task.progress
+    )
+    masks = [mask for _, mask in sorted(found, key=lambda pair: pair[0])]
+    task.check()
+    return masks
 
 
 def perform(operations: Operations, task: Task) -> Answer:

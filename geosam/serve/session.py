@@ -5,11 +5,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 from geosam.errors import ProtocolError
 from geosam.masks import Mask
 from geosam.protocol import Model
-from geosam.scene import Scene
+from geosam.scene import Scene, is_store
 from geosam.serve.recent import RecentTiles
 from tiles import FeatureStore
 
@@ -18,20 +19,38 @@ KEPT_MASKS = 500  # of the last ones, about 65 kB each for nano
 Loader = Callable[..., Model]  # of a name, a device, a precision and a backend
 
 
-@dataclass(frozen=True, slots=True)
+class Place(TypedDict):
+    """Where a scene is, as `Scene.open` takes it."""
+
+    source: str
+    store: str | None
+    bands: tuple[int, ...] | None
+
+
+@dataclass(slots=True)
 class Opened:
-    """A raster as it was opened, so that it can be opened again in another thread."""
+    """A raster as it was opened, with a scene a lane: each thread reads rasters of its own."""
 
     model: Model
     raster: str
     bands: tuple[int, ...] | None
     scene: Scene
+    _beside: Scene | None = None
 
-    def again(self) -> Scene:
-        """The scene for another thread: rasters are read by one thread each."""
-        source = self.scene.store.path if self.raster.endswith(".zarr") else self.raster
-        store = None if source == self.scene.store.path else self.scene.store.path
-        return Scene.open(self.model, source, store=store, bands=self.bands)
+    @property
+    def place(self) -> Place:
+        """What to open anew for these very features."""
+        path = self.scene.store.path
+        return {
+            "source": self.raster, "store": None if is_store(self.raster) else path,
+            "bands": self.bands,
+        }  # fmt: skip
+
+    def beside(self) -> Scene:
+        """The scene of the slow lane, opened at its first use."""
+        if self._beside is None:
+            self._beside = _remembering(Scene.open(self.model, **self.place))
+        return self._beside
 
 
 class Session:
@@ -57,8 +76,7 @@ class Session:
         self, model: Model, raster: str, store: str | None, bands: list[int] | None
     ) -> tuple[str, Opened]:
         """Open a raster; its handle."""
-        scene = Scene.open(model, raster, store=store, bands=bands)
-        scene = scene.over(RecentTiles.open(scene.store.path))
+        scene = _remembering(Scene.open(model, raster, store=store, bands=bands))
         opened = Opened(model, raster, None if bands is None else tuple(bands), scene)
         handle = f"scene{next(self._numbers)}"
         self._scenes[handle] = opened
@@ -104,6 +122,10 @@ class Session:
                     "its prompt again."
                 )
             return self._masks[handle]
+
+
+def _remembering(scene: Scene) -> Scene:
+    return scene.over(RecentTiles.open(scene.store.path))
 
 
 def tile_counts(store: FeatureStore) -> list[dict[str, float]]:

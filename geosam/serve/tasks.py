@@ -3,12 +3,13 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from geosam.serve.wire import Message, Wire
 
 PROGRESS_EVERY_S = 0.1
+POLYGONS_AN_EVENT = 50  # so that no line keeps a client busy for long
 
 
 class Cancelled(Exception):
@@ -65,6 +66,17 @@ class Task:
         left = (now - self._began) / done * (total - done) if done else None
         facts = {"done": done, "total": total, "eta_s": None if left is None else round(left, 1)}
         self.wire.send({"id": self.id, "event": "progress", **facts})
+
+    def found(self, polygons: Sequence[Message]) -> None:
+        """Tell of polygons before the answer, a few at a time.
+
+        Raises:
+            Cancelled: the task was ended.
+        """
+        self.check()
+        for start in range(0, len(polygons), POLYGONS_AN_EVENT):
+            part = polygons[start : start + POLYGONS_AN_EVENT]
+            self.wire.send({"id": self.id, "event": "polygons", "polygons": part})
 
 
 class Lane:

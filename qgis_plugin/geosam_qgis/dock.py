@@ -1,7 +1,12 @@
 """The panel's widgets, and nothing of what they do."""
 
 from qgis.core import QgsMapLayerProxyModel
-from qgis.gui import QgsColorButton, QgsDockWidget, QgsMapLayerComboBox
+from qgis.gui import (
+    QgsCollapsibleGroupBoxBasic,
+    QgsColorButton,
+    QgsDockWidget,
+    QgsMapLayerComboBox,
+)
 from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtWidgets import (
     QCheckBox,
@@ -36,8 +41,14 @@ class Dock(QgsDockWidget):
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(6)
-        for part in (self._image(), self._object(), self._outline(), self._saving()):
+        column.setSpacing(4)
+        for part in (
+            self._image(),
+            self._object(),
+            self._outline(),
+            self._saving(),
+            self._many(),
+        ):
             column.addWidget(part)
         column.addStretch(1)
         scroll = _Column()
@@ -68,11 +79,7 @@ class Dock(QgsDockWidget):
         self.encode.setToolTip(
             tr("Prepare the image once, so that outlines come at once. What is done is kept.")
         )
-        self.progress = QProgressBar()
-        self.cancel = QToolButton()
-        self.cancel.setText(tr("Cancel"))
-        self.progress_row = _row((self.progress, 1), (self.cancel, 0))
-        self.progress_row.setVisible(False)
+        self.progress, self.cancel, self.progress_row = _progress()
         self.image_state = _note()
         self.export = QPushButton(tr("Export what the map shows..."))
         self.export.setVisible(False)
@@ -89,7 +96,7 @@ class Dock(QgsDockWidget):
         self.point.setCheckable(True)
         self.point.setToolTip(tr("Left click: on the object. Right click: not this. Drag: a box."))
         self.prompts = QListWidget()
-        self.prompts.setFixedHeight(58)
+        self.prompts.setFixedHeight(44)
         self.prompts.setSelectionMode(QListWidget.SelectionMode.NoSelection)
         self.prompts.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.readings = []
@@ -141,6 +148,43 @@ class Dock(QgsDockWidget):
         form.addRow(tr("Class"), _row((self.kind, 1), (self.colour, 0), (self.fields, 0)))
         return box
 
+    def _many(self):
+        box = QgsCollapsibleGroupBoxBasic(tr("Many at once"))
+        self.many, form = box, _form(box)
+        self.many_scope = _choice()
+        for text, value in (
+            (tr("Everything in the map view"), "view"),
+            (tr("Everything in the raster"), "whole"),
+            (tr("Everything in selected polygons"), "selection"),
+            (tr("Each feature of a layer"), "layer"),
+        ):
+            self.many_scope.addItem(text, value)
+        self.many_scope.setToolTip(tr("Selected polygons: those of the layer that is active."))
+        kinds = QgsMapLayerProxyModel.Filter
+        self.prompts_layer = _layers(kinds.PointLayer | kinds.PolygonLayer)
+        self.prompts_layer.setToolTip(tr("Points on objects, boxes round them, or rough outlines"))
+        self.selected = QCheckBox(tr("Selected features only"))
+        self.max_area = _number(1e12, 100, " m²", tr("keep all"))
+        self.coverage = QCheckBox(tr("Share out all ground"))
+        self.coverage.setToolTip(
+            tr("Without overlaps or gaps; such outlines are saved as they come.")
+        )
+        self.many_start = QPushButton(tr("Outline all"))
+        self.many_start.setToolTip(
+            tr("Save all outlines to the layer above, in the class above, as one step.")
+        )
+        self.many_progress, self.many_cancel, self.many_progress_row = _progress()
+        self.many_state = _note()
+        form.addRow(self.many_scope)
+        form.addRow(tr("Layer"), self.prompts_layer)
+        form.addRow("", self.selected)
+        form.addRow(tr("Leave out above"), self.max_area)
+        form.addRow("", self.coverage)
+        for part in (self.many_start, self.many_progress_row, self.many_state):
+            form.addRow(part)
+        box.setCollapsed(True)
+        return box
+
     def _actions(self):
         self.save = QPushButton(tr("Save"))
         self.save.setToolTip(tr("Enter or S"))
@@ -174,15 +218,31 @@ class Dock(QgsDockWidget):
         """Show how far encoding is; a total of 0 is not known yet."""
         self.progress_row.setVisible(True)
         self.encode.setEnabled(False)
-        self.progress.setMaximum(total)
-        self.progress.setValue(done)
-        left = "" if left_s is None else tr(", {} left").format(duration(left_s))
-        self.progress.setFormat(f"{done}/{total}{left}")
+        _show(self.progress, done, total, left_s)
 
     def hide_progress(self):
         """Encoding is over."""
         self.progress_row.setVisible(False)
         self.encode.setEnabled(True)
+
+    def show_many_progress(self, done, total, left_s):
+        """Show how far many outlines are; a total of 0 is not known yet."""
+        self.many_progress_row.setVisible(True)
+        self.many_start.setEnabled(False)
+        _show(self.many_progress, done, total, left_s)
+
+    def hide_many_progress(self):
+        """Many outlines are done."""
+        self.many_progress_row.setVisible(False)
+        self.many_start.setEnabled(True)
+
+    def show_many_controls(self, of_layer):
+        """Show what is to be said of a layer's features, or of everything."""
+        form = self.many.layout()
+        for part in (self.prompts_layer, self.selected, self.max_area, self.coverage):
+            shown = of_layer == (part in (self.prompts_layer, self.selected))
+            for widget in filter(None, (part, form.labelForField(part))):
+                widget.setVisible(shown)
 
     def show_prompts(self, prompts):
         """List the prompts."""
@@ -219,11 +279,31 @@ class _Column(QScrollArea):
 
 def _group(title):
     box = QGroupBox(title)
+    return box, _form(box)
+
+
+def _form(box):
     form = QFormLayout(box)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setContentsMargins(8, 6, 8, 8)
+    form.setContentsMargins(8, 4, 8, 6)
     form.setVerticalSpacing(5)
-    return box, form
+    return form
+
+
+def _progress():
+    """A bar, a button that cancels, and the row of both, which is not shown yet."""
+    bar, cancel = QProgressBar(), QToolButton()
+    cancel.setText(tr("Cancel"))
+    row = _row((bar, 1), (cancel, 0))
+    row.setVisible(False)
+    return bar, cancel, row
+
+
+def _show(bar, done, total, left_s):
+    bar.setMaximum(total)
+    bar.setValue(done)
+    left = "" if left_s is None else tr(", {} left").format(duration(left_s))
+    bar.setFormat(f"{done}/{total}{left}")
 
 
 def _row(*parts):

@@ -2,11 +2,10 @@
 
 import time
 
-from qgis.core import QgsGeometry, QgsPointXY
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from .image import QUICK_S
-from .shaping import as_geojson, as_geometry
+from .shaping import as_geometry
 
 REFRESH_S = 1.0  # between two looks at what is ready, while encoding
 
@@ -39,19 +38,17 @@ class Encoding(QObject):
         """Whether tiles are being encoded."""
         return self._number is not None
 
-    def start(self, view, crs, area=None):
+    def start(self, view, crs, area):
         """Encode an area, or the whole raster, from a point outward.
 
         Args:
             view: a QgsPointXY.
             crs: of view and area, as the engine takes it.
-            area: a polygonal QgsGeometry, or None.
+            area: what `area_given` gives.
         """
         if self.is_running:
             return
-        given = {"view": [view.x(), view.y()], "crs": crs}
-        if area is not None:
-            given["area"] = as_geojson(area)
+        given = {"view": [view.x(), view.y()], "crs": crs, **area}
         self._number = self._image.ask("encode", given, self._done, self._failed, self._goes_on)
         self.progressed.emit(0, 0, None)
 
@@ -117,10 +114,3 @@ class Encoding(QObject):
         self._outlines.ready(as_geometry(answer["area"]), self._image.crs)
         grids = [grid for grid in answer["grids"] if grid["scale"] >= 0.5] or answer["grids"]
         self.counted.emit(sum(g["done"] for g in grids), sum(g["tiles"] for g in grids))
-
-
-def view_area(canvas):
-    """What a canvas shows, as a polygon in its CRS; it may be turned."""
-    corners = canvas.mapSettings().visiblePolygon()
-    ring = [QgsPointXY(corner.x(), corner.y()) for corner in corners]
-    return QgsGeometry.fromPolygonXY([[*ring, ring[0]]])

@@ -5,7 +5,9 @@ callbacks in QGIS's own thread.
 """
 
 import json
+import math
 import time
+from collections import deque
 
 from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyqtSignal
 
@@ -14,6 +16,7 @@ from .words import tr
 PROTOCOL = 1
 TAIL_BYTES = 8192  # of the engine's log that are kept for reports
 CLOSING_MS = 2000
+READING_S = 0.01  # at a stretch
 TIMEOUTS_S = {"hello": 60, "preview": 30, "vectorize": 30, "tiles": 60, "models": 30, "close": 30}
 
 # What QGIS sets for its own Python and libraries would lead another Python astray.
@@ -26,11 +29,12 @@ FOREIGN = (
 class Call:
     """A request that waits for its answer."""
 
-    def __init__(self, op, done, failed, progress):
+    def __init__(self, op, done, failed, progress, found):
         self.op = op
         self.done = done
         self.failed = failed
         self.progress = progress
+        self.found = found
         self.began_s = time.monotonic()
 
 
@@ -54,6 +58,7 @@ class Engine(QObject):
         self.about = None  # what hello answered, while it runs
         self._calls = {}
         self._number = 0
+        self._lines = deque()  # that came and were not heard yet
         self._rest = b""
         self._tail = b""
         self._closing = False
@@ -77,6 +82,7 @@ class Engine(QObject):
         if self.is_running:
             return
         self._rest, self._tail, self._closing, self.about = b"", b"", False, None
+        self._lines.clear()
         process = QProcess(self)
         process.setProcessEnvironment(clean_environment())
         process.readyReadStandardOutput.connect(self._read)
@@ -88,7 +94,7 @@ class Engine(QObject):
         self._watch.start()
         self.ask("hello", {"protocol": PROTOCOL}, self._greeted, self._refused)
 
-    def ask(self, op, given, done=None, failed=None, progress=None):
+    def ask(self, op, given, done=None, failed=None, progress=None, found=None):
         """Send a request; its number, for `cancel`.
 
         Args:
@@ -97,10 +103,11 @@ class Engine(QObject):
             done: called with the answer.
             failed: called with the kind of error and the message.
             progress: called with done, total and the seconds left, or None.
+            found: called with polygons that come before the answer.
         """
         self._number += 1
         number = self._number
-        self._calls[number] = Call(op, done, failed, progress)
+        self._calls[number] = Call(op, done, failed, progress, found)
         if self._process is None:
             QTimer.singleShot(
                 0, lambda: self._fail(number, "EngineGone", tr("The engine is not running."))
@@ -144,14 +151,19 @@ class Engine(QObject):
 
     def _read(self):
         if self._process is not None:
-            self._rest += bytes(self._process.readAllStandardOutput())
-        while b"\n" in self._rest:
-            line, self._rest = self._rest.split(b"\n", 1)
-            try:
-                self._hear(line)
-            except Exception:  # a callback's fault is reported, and holds up no other answer
+            data = self._rest + bytes(self._process.readAllStandardOutput())
+            *lines, self._rest = data.split(b"\n")
+            self._lines.extend(lines)
+        self._hear_all(time.monotonic() + READING_S)
+
+    def _hear_all(self, end_s=math.inf):
+        """Hear the lines that came; after a while the window has its turn, and the rest comes."""
+        try:
+            while self._lines and time.monotonic() < end_s:
+                self._hear(self._lines.popleft())
+        finally:  # also after a callback's fault, which is reported and holds up no other answer
+            if self._lines:
                 QTimer.singleShot(0, self._read)
-                raise
 
     def _hear(self, line):
         try:
@@ -172,6 +184,8 @@ class Engine(QObject):
             call.began_s = time.monotonic()
             if call.progress and message["event"] == "progress":
                 call.progress(message["done"], message["total"], message.get("eta_s"))
+            elif call.found and message["event"] == "polygons":
+                call.found(message["polygons"])
         elif "error" in message:
             error = message["error"]
             self._fail(number, error.get("type", "Error"), error.get("message", ""))
@@ -199,6 +213,7 @@ class Engine(QObject):
         if process is not self._process:
             return
         self._read()
+        self._hear_all()
         self._log()
         self._process, self.about = None, None
         self._watch.stop()

@@ -1,9 +1,12 @@
 """The raster that is open in the engine: everything about it is asked here."""
 
+import os
+
 from qgis.core import QgsCoordinateReferenceSystem
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
-from .rasters import NoFile, NoSource, source_of
+from .rasters import NoFile, NoSource, bands_of, source_of
 from .words import tr
 
 QUICK_S = 0.15  # a tile that takes no longer may be encoded for hovering
@@ -30,6 +33,9 @@ class Image(QObject):
         self.model = None  # the model's name with the fingerprint of its weights
         self.pixel_m2 = 0.0
         self.quick = False  # whether tiles are encoded fast enough for hovering
+        self.request = {}  # what it was opened with
+        self.layer_id = None  # of the layer that was chosen
+        self._followed = None, None  # the layer and the model that were chosen
         self._wanted = None
 
     @property
@@ -40,11 +46,12 @@ class Image(QObject):
     def open(self, layer, model):
         """Open a raster layer with a model, in place of the last; `opened` or `shut` follows."""
         self.close()
+        self._follow(layer, model)
         if layer is None or self.engine is None or not self.engine.is_running:
             self.shut.emit("")
             return
         try:
-            source = source_of(layer)
+            request = {"raster": source_of(layer), "model": model, "bands": bands_of(layer)}
         except NoSource as why:
             self.shut.emit(str(why))
             if isinstance(why, NoFile):
@@ -52,8 +59,9 @@ class Image(QObject):
             return
         wanted = self._wanted = object()
         crs, name = layer.crs(), layer.name()
+        self.request = request
         self.engine.ask(
-            "open", {"raster": source, "model": model},
+            "open", request,
             lambda answer: self._take(answer, wanted, crs, name),
             lambda _kind, message: self._give_up(message, wanted),
         )  # fmt: skip
@@ -70,9 +78,32 @@ class Image(QObject):
         self._wanted = self.scene = None
         self.shut.emit("")
 
+    @property
+    def facts(self):
+        """What a saved outline says of where it comes from."""
+        return {"model": self.model, "source": os.path.basename(self.request["raster"])}
+
     def ask(self, op, given, done=None, failed=None, progress=None):
         """Ask the engine about this raster; see `Engine.ask`. It must be open."""
         return self.engine.ask(op, {"scene": self.scene, **given}, done, failed, progress)
+
+    def _follow(self, layer, model):
+        """Open the layer again when QGIS shows other bands of it."""
+        before, self._followed = self._followed, (layer, model)
+        self.layer_id = None if layer is None else layer.id()
+        if before[0] is not None and not sip.isdeleted(before[0]):
+            before[0].rendererChanged.disconnect(self._restyled)
+        if layer is not None:
+            layer.rendererChanged.connect(self._restyled)
+
+    def _restyled(self):
+        layer, model = self._followed
+        try:
+            same = bands_of(layer) == self.request.get("bands")
+        except NoSource:
+            same = False
+        if not same:
+            self.open(layer, model)
 
     def _take(self, answer, wanted, crs, name):
         if wanted is not self._wanted:

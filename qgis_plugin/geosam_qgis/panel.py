@@ -5,8 +5,6 @@ import os
 
 from qgis.core import (
     Qgis,
-    QgsCoordinateTransform,
-    QgsGeometry,
     QgsMessageLog,
     QgsProject,
     QgsRasterLayer,
@@ -14,14 +12,16 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QObject
 from qgis.PyQt.QtWidgets import QApplication, QFileDialog, QPushButton
 
+from .areas import NoArea, area_given
 from .dock import Dock
-from .encoding import Encoding, view_area
+from .encoding import Encoding
 from .engine import Engine
 from .hovering import Hovering
 from .image import Image, crs_name
+from .many import Many
 from .map_tool import PromptTool
 from .models import Models
-from .outlines import POLYGON, Outlines
+from .outlines import Outlines
 from .outlining import Outlining
 from .rasters import export
 from .saving import Saving
@@ -51,6 +51,7 @@ class Panel(QObject):
         self.outlining = Outlining(self.image, self.outlines, self._canvas, self.shape)
         self.hovering = Hovering(self.image, self.outlines, self.outlining.draft_with, self.shape)
         self.saving = Saving(self.dock, iface, self)
+        self.many = Many(self.dock, iface, self.image, self.saving, self.shape)
         self._connect_dock()
         self._connect_parts()
         self.saving.read()
@@ -101,6 +102,8 @@ class Panel(QObject):
         self.hovering.unready.connect(self._unready)
         self.saving.coloured.connect(self.outlines.set_colour)
         self.saving.failed.connect(self._warn)
+        QgsProject.instance().layersRemoved.connect(self._removed)
+        self.many.failed.connect(self._warn)
 
     # The engine
 
@@ -180,9 +183,11 @@ class Panel(QObject):
         """End everything that the panel began."""
         if self._canvas.mapTool() is self.tool:
             self._canvas.unsetMapTool(self.tool)
+        self.many.cancel()
         if self.engine is not None:
             self.engine.close()
         self.saving.stop()
+        QgsProject.instance().layersRemoved.disconnect(self._removed)
         for part in (self.dock.raster, self.dock.target, self.image):
             part.blockSignals(True)  # layers may go later than the panel
         self.outlines.remove()
@@ -194,6 +199,11 @@ class Panel(QObject):
         self.dock.image_state.setText(tr("Opening...") if self.dock.raster.currentLayer() else "")
         self.dock.export.setVisible(False)
         self.image.open(self.dock.raster.currentLayer(), self.models.name)
+
+    def _removed(self, layers):
+        """The list of rasters goes on to another one then, and tells nobody."""
+        if self.image.layer_id in layers:
+            self.open()
 
     def _opened(self, _answer):
         self.saving.crs = self.image.crs
@@ -230,25 +240,12 @@ class Panel(QObject):
         if not self.image.is_open:
             self._warn(tr("Choose a raster first."))
             return
-        scope, area = self.dock.scope.currentData(), None
-        if scope == "view":
-            area = view_area(self._canvas)
-        elif scope == "selection":
-            area = self._selected_area()
-            if area is None:
-                self._warn(tr("Select polygons in the active layer, or choose another extent."))
-                return
+        try:
+            area = area_given(self.dock.scope.currentData(), self._iface)
+        except NoArea as why:
+            self._warn(str(why))
+            return
         self.encoding.start(self._canvas.extent().center(), self._map_crs(), area)
-
-    def _selected_area(self):
-        layer = self._iface.activeLayer()
-        chosen = layer.selectedFeatures() if hasattr(layer, "selectedFeatures") else []
-        area = QgsGeometry.unaryUnion([feature.geometry() for feature in chosen])
-        if area.isEmpty() or area.type() != POLYGON:
-            return None
-        canvas = self._canvas.mapSettings().destinationCrs()
-        area.transform(QgsCoordinateTransform(layer.crs(), canvas, QgsProject.instance()))
-        return area
 
     def _encoded(self, why):
         self.dock.hide_progress()
@@ -285,16 +282,16 @@ class Panel(QObject):
         self._save_soon = self.outlining.is_waiting
         if self._save_soon:
             return
+        if self.many.is_saving:
+            self._warn(tr("Many outlines are being saved. Save this one in a moment."))
+            return
         best = self.outlining.best
         if best is None:
             self._warn(tr("Nothing to save yet: click on an object."))
             return
-        draft, raster = self.outlining.draft, self.dock.raster.currentLayer()
-        values = {
-            "model": self.image.model,
-            "source": os.path.basename(raster.source()) if raster else None,
-            "prompts": json.dumps(dict(draft.request(), crs=crs_name(draft.crs))),
-        }
+        draft = self.outlining.draft
+        asked = json.dumps(dict(draft.request(), crs=crs_name(draft.crs)))
+        values = {**self.image.facts, "prompts": asked}
         if self.saving.save(best, self.image.crs, values):
             self.outlining.clear()
             self.dock.object_state.setText(tr("Saved. Ctrl+Z takes it back."))

@@ -5,6 +5,8 @@ import os
 from qgis.core import (
     QgsApplication,
     QgsCoordinateTransform,
+    QgsMultiBandColorRenderer,
+    QgsPalettedRasterRenderer,
     QgsProject,
     QgsRasterFileWriter,
     QgsRasterFileWriterTask,
@@ -52,6 +54,29 @@ def source_of(layer):
         )
     path = layer.dataProvider().dataSourceUri().split("|")[0]
     return os.path.abspath(path) if os.path.exists(path) else path
+
+
+def bands_of(layer):
+    """The bands that QGIS shows of a raster layer, one or three; None leaves it to the engine.
+
+    Raises:
+        NoSource: two are shown, and nobody knows the third.
+    """
+    renderer = layer.renderer()
+    if isinstance(renderer, QgsMultiBandColorRenderer):
+        bands = [renderer.redBand(), renderer.greenBand(), renderer.blueBand()]
+        shown = [band for band in bands if band > 0]
+        if len(shown) == 2:
+            raise NoSource(
+                tr("{} is shown in two bands. Choose one or three in its symbology.").format(
+                    layer.name()
+                )
+            )
+        return shown or None
+    if renderer is None or isinstance(renderer, QgsPalettedRasterRenderer):
+        return None
+    bands = renderer.usesBands()
+    return bands if len(bands) == 1 else None
 
 
 def export(layer, settings, path, done, failed):

@@ -15,7 +15,7 @@ from .classes import (
     style_by_class,
 )
 from .fields_window import FieldsWindow
-from .target import NotSaved, new_geopackage, save
+from .target import NotSaved, new_geopackage, save, save_all
 from .words import tr
 
 
@@ -63,14 +63,9 @@ class Saving(QObject):
 
     def save(self, polygon, crs, values):
         """Save a polygon with the class that is chosen; whether it was saved."""
-        layer, name = self.layer, self._dock.kind.currentText().strip()
-        if name and name not in self._classes:
-            self._add_class(name)
-        facts = {
-            "class": name, "score": polygon["score"], "area_m2": polygon["area_m2"],
-            "status": polygon["status"], **values,
-        }  # fmt: skip
+        layer = self.layer
         try:
+            facts = {**_facts(polygon), "class": self.take_class(), **values}
             save(layer, polygon["geometry"], crs, facts)
         except NotSaved as why:
             self.failed.emit(str(why))
@@ -78,6 +73,22 @@ class Saving(QObject):
         self.use()
         layer.triggerRepaint()
         return True
+
+    def save_all(self, layer, outlines, crs, refuse):
+        """Save polygons, each with its values, as one step; a generator, see `target.save_all`."""
+        yield from save_all(
+            layer, ((p["geometry"], {**_facts(p), **values}) for p, values in outlines), crs,
+            tr("Save outlines"), refuse,
+        )  # fmt: skip
+        self._iface.setActiveLayer(layer)
+        layer.triggerRepaint()
+
+    def take_class(self):
+        """The class that is chosen; a new one is kept."""
+        name = self._dock.kind.currentText().strip()
+        if name and name not in self._classes:
+            self._add_class(name)
+        return name
 
     def use(self):
         """Let QGIS's own undo and edit buttons speak of the layer that is saved to."""
@@ -157,6 +168,10 @@ class Saving(QObject):
         keep_classes(self._classes)
         if self.layer is not None and follows_classes(self.layer):
             style_by_class(self.layer, self._classes)
+
+
+def _facts(polygon):
+    return {name: polygon[name] for name in ("score", "area_m2", "status")}
 
 
 def _swatch(colour):

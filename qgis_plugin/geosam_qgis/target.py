@@ -30,6 +30,7 @@ FIELDS = (
     ("source", TEXT, 254),
     ("status", TEXT, 20),
     ("prompts", TEXT, 0),
+    ("prompt_id", TEXT, 80),
     ("saved_at", TEXT, 32),
 )
 CHOSEN = "geosam/fields"  # where a layer keeps which of its fields take which value
@@ -80,37 +81,79 @@ def choose_fields(layer, mapping):
 
 
 def save(layer, geometry, crs, values):
-    """Put one polygon into a layer, as one step that Ctrl+Z takes back.
-
-    Args:
-        layer: a polygon layer; it is put into editing if it is not.
-        geometry: in `crs`.
-        crs: a QgsCoordinateReferenceSystem.
-        values: by our field names; what the layer has no field for is left out.
-
-    Returns:
-        The id of the new feature.
+    """Put one polygon into a layer, as one step that Ctrl+Z takes back; see `save_all`.
 
     Raises:
         NotSaved: the layer takes no polygon, or not this one.
     """
-    if layer is None or layer.geometryType() != QgsWkbTypes.GeometryType.PolygonGeometry:
-        raise NotSaved(tr("Choose a polygon layer to save to, or make a new one."))
-    moved = _as_layer_takes_it(layer, geometry, crs)
-    values = {"saved_at": now(), **values}
-    attributes = {}
-    for ours, theirs in mapping_of(layer).items():
-        index = layer.fields().lookupField(theirs)
-        attributes[index] = _fitted(layer.fields().at(index), values.get(ours))
+
+    def refuse(_number, why):
+        raise why
+
+    for _ in save_all(layer, [(geometry, values)], crs, tr("Save an outline"), refuse):
+        pass
+
+
+def save_all(layer, outlines, crs, title, refuse):
+    """Put polygons into a layer, as one step that Ctrl+Z takes back; a generator, to be run out.
+
+    If it is closed before its end, or raises, the layer is as it was.
+
+    Args:
+        layer: a polygon layer; it is put into editing if it is not.
+        outlines: geometries in `crs`, each with its values by our field names; what the layer has
+            no field for is left out.
+        crs: a QgsCoordinateReferenceSystem.
+        title: what the step is called.
+        refuse: called with the number of a polygon that the layer cannot take, and the NotSaved.
+
+    Raises:
+        NotSaved: the layer takes no polygons.
+    """
+    check(layer)
+    mapping, features = mapping_of(layer), []
+    for number, (geometry, values) in enumerate(outlines):
+        try:
+            features.append(_feature(layer, geometry, crs, {"saved_at": now(), **values}, mapping))
+        except NotSaved as why:
+            refuse(number, why)
+        yield
+    if not features:
+        return
     if not layer.isEditable() and not layer.startEditing():
         raise NotSaved(tr("The layer {} cannot be edited.").format(layer.name()))
-    feature = QgsVectorLayerUtils.createFeature(layer, moved, attributes)
-    layer.beginEditCommand(tr("Save an outline"))
-    if not layer.addFeature(feature):
-        layer.destroyEditCommand()
-        raise NotSaved(tr("The layer {} did not take the polygon.").format(layer.name()))
-    layer.endEditCommand()
-    return feature.id()
+    layer.beginEditCommand(title)
+    ended = False
+    try:
+        for feature in features:
+            if not layer.addFeature(feature):
+                raise NotSaved(tr("The layer {} did not take the polygon.").format(layer.name()))
+            yield
+        ended = True
+    finally:
+        if ended:
+            layer.endEditCommand()
+        else:
+            layer.destroyEditCommand()
+
+
+def check(layer):
+    """Refuse what is no layer of polygons.
+
+    Raises:
+        NotSaved: it is none.
+    """
+    if layer is None or layer.geometryType() != QgsWkbTypes.GeometryType.PolygonGeometry:
+        raise NotSaved(tr("Choose a polygon layer to save to, or make a new one."))
+
+
+def _feature(layer, geometry, crs, values, mapping):
+    moved = _as_layer_takes_it(layer, geometry, crs)
+    attributes = {}
+    for ours, theirs in mapping.items():
+        index = layer.fields().lookupField(theirs)
+        attributes[index] = _fitted(layer.fields().at(index), values.get(ours))
+    return QgsVectorLayerUtils.createFeature(layer, moved, attributes)
 
 
 def _as_layer_takes_it(layer, geometry, crs):

@@ -2,6 +2,8 @@
 
 from qgis.PyQt.QtCore import QCoreApplication
 
+LISTED = 4  # by name, in the panel
+
 
 def tr(text):
     """The text in the user's language."""
@@ -12,6 +14,25 @@ def duration(seconds):
     """Seconds as minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes}:{seconds:02d}"
+
+
+def batch_facts(total, lacking):
+    """What came of many outlines: how many there are, and which are not.
+
+    Args:
+        total: how many were asked for.
+        lacking: the id and the reason of each that is not saved.
+    """
+    saved = total - len(lacking)
+    words = [tr("{:,} of {:,} saved.").format(saved, total)]
+    if saved:
+        words.append(tr("Ctrl+Z takes them all back."))
+    if lacking:
+        some = "; ".join(f"{name or '-'}: {why}" for name, why in lacking[:LISTED])
+        words.append(tr("Not saved: {}").format(some))
+        if len(lacking) > LISTED:
+            words.append(tr("and {:,} more, see the log.").format(len(lacking) - LISTED))
+    return " ".join(words)
 
 
 def outline_facts(polygon):

@@ -247,7 +247,10 @@ class Slow(FloodModel):
 
 
 def _in_a_process(path, begun):
-    for _ in geosam.everything(Slow(), path, density=DENSITY, progress=lambda *_: begun.send(None)):
+    def told(done, _total):
+        begun.send(done)
+
+    for _ in geosam.everything(Slow(), path, density=DENSITY, progress=told):
         pass
 
 
@@ -268,9 +271,10 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         ours, theirs = processes.Pipe(duplex=False)
         process = processes.Process(target=_in_a_process, args=(path, theirs))
         process.start()
-        for _ in range(tiles):
+        done = 0
+        while done < tiles:
             assert ours.poll(60)
-            ours.recv()
+            done = ours.recv()
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL

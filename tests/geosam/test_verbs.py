@@ -209,6 +209,18 @@ def test_only_prompted_tiles_are_encoded_and_never_twice(tmp_path):
     assert (tmp_path / "a.tif.flood-0.features.zarr").is_dir()
 
 
+def test_other_bands_than_the_usual_have_a_store_of_their_own(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.stack([discs((200, 200), (60, 60, 20))] * 3))
+    asked = clicks(path, [(60, 60)])
+    model = FloodModel()
+    for bands in (None, [1, 2, 3], [3, 2, 1], [2], [2, 2, 2]):
+        segment(model, path, asked, bands=bands)
+    assert sorted(file.name for file in tmp_path.glob("*.zarr")) == [
+        "a.tif.flood-0.bands-2.features.zarr", "a.tif.flood-0.bands-3-2-1.features.zarr",
+        "a.tif.flood-0.features.zarr",
+    ]  # fmt: skip
+
+
 def test_a_store_serves_without_its_raster(tmp_path):
     image = discs((300, 300), (100, 100, 20))
     path = write_raster(tmp_path / "a.tif", image)

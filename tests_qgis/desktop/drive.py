@@ -1,11 +1,10 @@
 """Run inside QGIS (`qgis.bin --code drive.py`): uses the panel as a person would.
 
 Environment: GEOSAM_IMAGE, an aerial image; GEOSAM_WORK, a folder for what is made; GEOSAM_SHOTS, a
-folder for pictures. GEOSAM_WORK/report.json has what was seen, and the figures that docs/qgis.md
-quotes; see test_desktop.py.
+folder for pictures; PYTHONPATH, this folder. GEOSAM_WORK/report.json has what was seen, and the
+figures that docs/qgis.md quotes; see test_desktop.py.
 """
 
-import gc
 import json
 import math
 import os
@@ -15,149 +14,38 @@ import sys
 import time
 import traceback
 
-from osgeo import gdal
+from hands import (
+    IMAGE,
+    RIGHT,
+    SHOTS,
+    Gaps,
+    Paints,
+    click,
+    drag,
+    enlarge,
+    key,
+    move,
+    pause,
+    report,
+    shot,
+    wait,
+)
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
-    QgsPointXY,
+    QgsFillSymbol,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
+    QgsSingleSymbolRenderer,
+    QgsVectorLayer,
 )
-from qgis.PyQt.QtCore import QEvent, QEventLoop, QObject, QPoint, Qt, QTimer
-from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication
+from qgis.PyQt.QtCore import QObject, Qt, QTimer
+from qgis.PyQt.QtWidgets import QScrollArea
 from qgis.utils import iface, loadPlugin, plugins, startPlugin, unloadPlugin
 
-SHOTS = os.environ["GEOSAM_SHOTS"]
 WORK = os.environ["GEOSAM_WORK"]
-IMAGE = os.environ["GEOSAM_IMAGE"]
 PLUGIN = "geosam_qgis"
-LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
-PLAIN = Qt.KeyboardModifier.NoModifier
-FLAGS = QEventLoop.ProcessEventsFlag
-WAITING = FLAGS.AllEvents | FLAGS.WaitForMoreEvents
-report = {}
-broken = []  # what went wrong in a callback, where QGIS would show a window
-
-
-heartbeat = QTimer()  # nothing is waited for without end
-heartbeat.start(20)
-
-
-def note_error(*what):
-    broken.append("".join(traceback.format_exception(*what)))
-
-
-sys.excepthook = note_error
-
-
-def wait(until, what, limit_s=60):
-    began = time.monotonic()
-    while not until():
-        QApplication.processEvents(WAITING)  # as QGIS does: idle until something happens
-        if broken:
-            raise RuntimeError(broken[0])
-        if time.monotonic() - began > limit_s:
-            raise RuntimeError("waited in vain for " + what)
-    return time.monotonic() - began
-
-
-def pause(seconds):
-    end = time.monotonic() + seconds
-    wait(lambda: time.monotonic() > end, "time", seconds + 60)
-
-
-def shot(name):
-    canvas = iface.mapCanvas()
-    canvas.waitWhileRendering()
-    pause(0.3)
-    iface.mainWindow().grab().save(os.path.join(SHOTS, name + ".png"))
-
-
-def pixel(x, y):
-    """The place on the canvas of a point in the raster's CRS."""
-    canvas = iface.mapCanvas()
-    crs = QgsProject.instance().mapLayersByName("aerial")[0].crs()
-    there = QgsCoordinateTransform(
-        crs, canvas.mapSettings().destinationCrs(), QgsProject.instance()
-    )
-    point = canvas.getCoordinateTransform().transform(there.transform(QgsPointXY(x, y)))
-    return QPoint(round(point.x()), round(point.y()))
-
-
-def move(x, y):
-    QTest.mouseMove(iface.mapCanvas().viewport(), pixel(x, y))
-
-
-def click(x, y, button=LEFT):
-    move(x, y)
-    QTest.mouseClick(iface.mapCanvas().viewport(), button, PLAIN, pixel(x, y))
-
-
-def drag(x0, y0, x1, y1, while_down=None):
-    viewport = iface.mapCanvas().viewport()
-    QTest.mousePress(viewport, LEFT, PLAIN, pixel(x0, y0))
-    for part in (0.3, 0.7, 1.0):
-        move(x0 + part * (x1 - x0), y0 + part * (y1 - y0))
-        pause(0.05)
-    if while_down:
-        while_down()
-    QTest.mouseRelease(viewport, LEFT, PLAIN, pixel(x1, y1))
-
-
-def key(code, modifier=PLAIN):
-    QTest.keyClick(iface.mapCanvas(), code, modifier)
-
-
-def enlarge(path, times):
-    """A raster of several tiles: the image with finer pixels."""
-    source = gdal.Open(IMAGE)
-    side = source.RasterXSize * times
-    gdal.Translate(path, source, width=side, height=side, resampleAlg="cubic")
-
-
-class Paints(QObject):
-    """Notices when the canvas has been painted."""
-
-    def __init__(self, widget):
-        super().__init__(widget)
-        self.at = 0.0
-        widget.installEventFilter(self)
-
-    def eventFilter(self, _watched, event):
-        if event.type() == QEvent.Type.Paint:
-            QTimer.singleShot(0, self._note)
-        return False
-
-    def _note(self):
-        self.at = time.monotonic()
-
-
-class Gaps:
-    """The longest time that the window did not come round to a timer of 5 ms.
-
-    And the most that it computed in between: that counts no time in which others had the processor.
-    Python's own garbage is collected before: that takes 50 ms in QGIS, whoever is at work.
-    """
-
-    def __init__(self):
-        gc.collect()
-        self.gaps, self.last = [(0.0, 0.0)], None
-        self.timer = QTimer()
-        self.timer.timeout.connect(self._tick)
-        self.timer.start(5)
-
-    def _tick(self):
-        now = time.monotonic(), time.thread_time()
-        if self.last:
-            self.gaps.append((now[0] - self.last[0], now[1] - self.last[1]))
-        self.last = now
-
-    def stop(self):
-        self.timer.stop()
-        for key, values in zip(("block_ms", "block_cpu_ms"), zip(*self.gaps)):
-            report[key] = max(report.get(key, 0), round(max(values) * 1e3, 1))
 
 
 class Drive:
@@ -221,6 +109,8 @@ class Drive:
         wait(lambda: self.panel.outlining.best, "an outline")
         report["hover is the click"] = self.panel.outlining.best["geometry"].asWkt(3) == hovered
         report["readings"] = len(self.panel.outlining.found)
+        column = self.dock.findChild(QScrollArea)
+        report["the panel fits"] = not column.verticalScrollBar().isVisible()
         shot("3-click")
 
     def correct_and_save(self):
@@ -341,7 +231,7 @@ class Drive:
         dock.encode.click()
         wait(lambda: dock.progress.value() >= 8, "eight tiles", 200)
         pause(1.2)
-        gaps.stop()
+        gaps.stop("block")
         shot("11-encoding")
         pause(0.5)
         gaps = Gaps()
@@ -349,7 +239,7 @@ class Drive:
         report["cancel_s"] = round(wait(lambda: not panel.encoding.is_running, "cancelling"), 2)
         pause(1.0)
         report["after cancelling"] = dock.image_state.text()
-        gaps.stop()
+        gaps.stop("block")
         shot("12-cancelled")
         gaps = Gaps()
         done = int(dock.image_state.text().split()[0])
@@ -358,14 +248,15 @@ class Drive:
         wait(lambda: dock.progress.maximum() > 0, "progress")
         report["resumed_with"] = dock.progress.maximum()
         wait(lambda: not panel.encoding.is_running, "the rest of the tiles", 300)
-        gaps.stop()
+        gaps.stop("block")
         pause(0.5)
         report["after resuming"] = dock.image_state.text()
         panel.saving.layer.commitChanges()
-        self.measure_hovering(large)
+        self.large = large
+        self.measure_hovering(large, "hover")
         shot("13-encoded")
 
-    def measure_hovering(self, layer):
+    def measure_hovering(self, layer, name):
         """From the mouse's move to the painted outline, each time when the one before is there."""
         self.dock.point.setChecked(True)
         extent = layer.extent()
@@ -391,15 +282,80 @@ class Drive:
                 wait(lambda shown=shown: paints.at >= shown, "the canvas to be painted", 5)
                 took.append((paints.at - began) * 1e3)
         warm = took[10:]
-        report["hover_ms"] = round(statistics.median(warm), 1)
-        report["hover_p95_ms"] = round(sorted(warm)[int(len(warm) * 0.95)], 1)
-        report["hovers"] = len(warm)
+        report[name + "_ms"] = round(statistics.median(warm), 1)
+        report[name + "_p95_ms"] = round(sorted(warm)[int(len(warm) * 0.95)], 1)
+
+    def look_for_everything(self):
+        """Hovering goes on meanwhile, and Cancel ends it."""
+        panel, dock = self.panel, self.dock
+        self.start_many("whole")
+        wait(lambda: dock.many_progress.maximum() > 0, "a tile", 120)
+        gaps = Gaps()
+        self.measure_hovering(self.large, "hover_beside")
+        gaps.stop("block_many")
+        report["everything went on"] = panel.many.is_running
+        dock.many_cancel.click()
+        began = time.monotonic()
+        heard = []
+        panel.engine.ask("self_test", {}, heard.append)  # in the same lane, behind it
+        wait(lambda: heard, "the end of the search", 60)
+        report["everything_cancel_s"] = round(time.monotonic() - began, 2)
+        dock.point.setChecked(False)
+
+    def start_many(self, scope):
+        dock = self.dock
+        dock.many.setCollapsed(False)
+        dock.many_scope.setCurrentIndex(dock.many_scope.findData(scope))
+        dock.many_start.click()
+        wait(lambda: self.panel.many.is_running, "a batch to begin")
+
+    def outline_a_layer(self):
+        panel, dock, target = self.panel, self.dock, self.panel.saving.layer
+        boxes = QgsVectorLayer(os.environ["GEOSAM_PROMPTS"] + "|geometrytype=Polygon", "boxes")
+        line = {"color": "0,0,0,0", "outline_color": "#00b7ff", "outline_width": "0.6"}
+        boxes.setRenderer(QgsSingleSymbolRenderer(QgsFillSymbol.createSimple(line)))
+        self.project.removeMapLayer(self.large.id())
+        self.project.addMapLayer(boxes)
+        dock.raster.setLayer(self.layer)
+        wait(lambda: panel.image.is_open, "the raster to be opened", 120)
+        self.canvas.setExtent(self.layer.extent())
+        dock.prompts_layer.setLayer(boxes)
+        dock.kind.setCurrentText("tree")
+        before = target.featureCount()
+        gaps = Gaps()
+        self.start_many("layer")
+        wait(lambda: not panel.many.is_running, "the outlines of the boxes", 120)
+        gaps.stop("block_many")
+        report["batch"] = dock.many_state.text()
+        report["batch has added"] = target.featureCount() - before
+        shot("14-batch")
+        iface.mainWindow().findChild(QObject, "mActionUndo").trigger()
+        report["one undo takes the batch back"] = target.featureCount() == before
+        target.commitChanges()
+        self.project.removeMapLayer(boxes.id())
+
+    def outline_everything(self):
+        panel, dock = self.panel, self.dock
+        self.project.removeMapLayer(panel.saving.layer.id())
+        panel.saving.make_layer(os.path.join(WORK, "ground.gpkg"))
+        dock.kind.setCurrentText("object")
+        dock.coverage.setChecked(True)
+        self.canvas.setExtent(self.view)
+        self.canvas.waitWhileRendering()
+        gaps = Gaps()
+        self.start_many("view")
+        wait(lambda: not panel.many.is_running, "everything in the view", 300)
+        gaps.stop("block_many")
+        report["everything"] = dock.many_state.text()
+        report["everything has added"] = panel.saving.layer.featureCount()
+        shot("15-everything")
 
     def all(self):
         self.measure_loading()
         for step in (
             self.open_image, self.hover_and_click, self.correct_and_save, self.box_and_undo,
             self.escape, self.survive_a_crash, self.use_another_crs, self.encode_a_large_raster,
+            self.look_for_everything, self.outline_a_layer, self.outline_everything,
         ):  # fmt: skip
             report["step"] = step.__name__
             print(time.strftime("%X"), step.__name__, file=sys.stderr, flush=True)

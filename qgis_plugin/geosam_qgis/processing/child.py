@@ -11,7 +11,7 @@ from geosam_qgis.engine import TAIL_BYTES, clean_environment
 from geosam_qgis.words import tr
 
 POLL_MS = 100  # how long a cancel waits to be seen
-ENDING_MS = 5000
+ENDING_MS = 1000  # for an engine that was asked to end, before it is made to
 PROGRESS = re.compile(r"progress (\d+)/(\d+)$")
 
 
