@@ -1,7 +1,7 @@
 """A fine-tuning run between two steps: what it has learned, and the best of it so far."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from geosam.errors import TrainingError
 from geosam.model.engine import has_bf16
+from geosam.training import checkpoint
 from geosam.training.batches import Batch
 from geosam.training.learners import Learner
 from geosam.training.measure import Marks
@@ -105,9 +105,8 @@ class Run:
         return self.looks[-1][0] if self.looks else -1
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint.pt, at once."""
+        """Write the checkpoint, at once."""
         state = {
-            "course": asdict(self.course),
             "learned": {k: v.detach() for k, v in self.learned.items()},
             "average": self.average,
             "best": self.best,
@@ -117,22 +116,17 @@ class Run:
             "losses": self.losses,
             "looks": self.looks,
         }
-        torch.save(state, folder / "checkpoint.tmp")
-        (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
+        checkpoint.write(folder, self.course, state)
 
-    def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint.
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint of a folder, if it has one.
 
         Raises:
             TrainingError: it is of another run.
         """
-        saved = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        if saved["course"] != asdict(self.course):
-            differing = [k for k, v in asdict(self.course).items() if saved["course"].get(k) != v]
-            raise TrainingError(
-                f"{checkpoint}: a run with other {', '.join(differing)} (expected the same, to go "
-                f"on with it). Remove {checkpoint.parent}, or name another output."
-            )
+        saved = checkpoint.read(folder, self.course, self.device)
+        if saved is None:
+            return
         with torch.no_grad():
             for name, value in self.learned.items():
                 value.copy_(saved["learned"][name])

@@ -79,8 +79,7 @@ def train(  # noqa: PLR0913  # each is a thing people set
     rank, processes = _join(device)
     course = Course(model.id, encoder, _digest(places), tuple(bands or ()), processes)
     run = Run(learner, course)
-    if (folder / "checkpoint.pt").exists():
-        run.resume(folder / "checkpoint.pt")
+    run.resume(folder)
     if rank == 0:  # which encodes what the others need
         lessons = learner.lessons(places, bands, SEED, None)
     _wait(processes)

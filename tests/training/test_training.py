@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
+from geosam.errors import TrainingError
 from geosam.model.image_encoder import EfficientNetLite0
 from geosam.placement import MASK_LOGIT
 from geosam.training.batches import Batches, extent
@@ -219,10 +220,10 @@ def test_a_run_that_is_cut_goes_on_as_if_it_had_not_been(tmp_path, batches):
         first.learn(batches[step])
     first.save(tmp_path)
     second = Run(plan)
-    second.resume(tmp_path / "checkpoint.pt")
+    second.resume(tmp_path)
     for step in range(second.step, 4):
         second.learn(batches[step])
     for key, value in whole.average.items():
         torch.testing.assert_close(second.average[key], value, atol=1e-6, rtol=1e-5)
-    with pytest.raises(ValueError, match="Choose another folder"):
-        Run(Plan(steps=5, thaw=2)).resume(tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=r"other steps, images, prompts .*name another output"):
+        Run(Plan(steps=5, thaw=2)).resume(tmp_path)
