@@ -19,6 +19,7 @@ SEED = 1
 RATE, ENCODER_RATE = 3e-4, 5e-5  # at most
 WARMUP_STEPS = 20
 AVERAGE = 0.98  # decay of the moving average of the weights
+ROUNDS, ROUND_SHARES = (1, 2), (0.75, 0.25)  # corrections cost as much as first prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * min(1.0, (self.step + 1) / WARMUP_STEPS) * cosine
         rounds = int(
-            np.random.default_rng((self.course.seed, self.step, 1)).choice([2, 3], p=[0.75, 0.25])
+            np.random.default_rng((self.course.seed, self.step, 1)).choice(ROUNDS, p=ROUND_SHARES)
         )
         moved = Batch(*(part.to(self.device) for part in batch))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -95,9 +96,17 @@ class Run:
 
     @property
     def rests(self) -> int:
-        """Looks since the best one, the first look aside: that is at the model as it came."""
-        means = [click + box for _, click, box in self.looks[1:]]
-        return len(means) - 1 - int(np.argmax(means)) if means else 0
+        """Looks since the best one, which may be the first: that is at the model as it came."""
+        return len(self.looks) - 1 - self._best_look if self.looks else 0
+
+    @property
+    def kept(self) -> int:
+        """The step of the best look; 0: nothing that was learned served better."""
+        return self.looks[self._best_look][0] if self.looks else 0
+
+    @property
+    def _best_look(self) -> int:
+        return int(np.argmax([click + box for _, click, box in self.looks]))
 
     @property
     def looked_at(self) -> int:

@@ -175,6 +175,28 @@ def test_the_loss_is_least_for_the_truth():
     assert loss < 0.2 < worse
 
 
+def test_masks_of_a_prompt_that_means_one_object_learn_it_alike():
+    targets = torch.zeros(1, 16, 16)
+    targets[:, 4:12, 4:12] = 1
+    good = (targets * 2 - 1) * 3
+    wrong = torch.full_like(good, -3)
+    logits = torch.stack([good, wrong, wrong], dim=1).requires_grad_()
+    scores, weights = torch.full((1, 3), 0.5), torch.ones(1)
+    alone = torch.stack([wrong], dim=1).requires_grad_()
+    mask_loss(alone, scores[:, :1], targets, weights, ambiguous=False)[0].backward()
+    shares = {}
+    for ambiguous in (True, False):
+        logits.grad = None
+        loss, best, iou = mask_loss(logits, scores, targets, weights, ambiguous=ambiguous)
+        loss.backward()
+        assert torch.equal(best[0], good[0])
+        assert iou.item() == 1
+        shares[ambiguous] = (logits.grad[0, 1].norm() / alone.grad[0, 0].norm()).item()
+        torch.testing.assert_close(logits.grad[0, 1], logits.grad[0, 2])
+    assert shares[False] == pytest.approx(1 / 3)
+    assert shares[True] == pytest.approx(0.02 / 3)
+
+
 def test_the_next_click_is_in_the_largest_error():
     truth = torch.zeros(1, 32, 32)
     truth[0, 8:24, 8:24] = 1
