@@ -25,7 +25,7 @@ from geosam.training.lessons import PlaceSampler, StoredTiles
 from geosam.training.places import Place
 from geosam.training.steps import batch_loss, prompts_loss
 
-NANO_IMAGES, NANO_PROMPTS = 12, 8  # a step
+NANO_IMAGES, NANO_PROMPTS = 12, 4  # a step
 TILES, TILE_PROMPTS = 2, 6
 
 
