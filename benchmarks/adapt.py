@@ -4,10 +4,11 @@
         [--keep FOLDER]
 
 DATA holds `fields/NAME.webp` with `NAME.instances.png`, and the same for other classes. Each image
-of fields is cut down its middle. The left halves become rasters with their fields as polygons, 100
-in all, and go through `geosam.train`; the fields of the right halves are measured before and after,
-on rasters of their own, by one click and by the box. A field that the cut goes through is left out.
-What the model has forgotten is measured on another class.
+of fields is cut down its middle. The left halves become rasters, and 100 of all their fields, drawn
+at random, go through `geosam.train`; the fields of the right halves are measured before and after,
+on rasters of their own, by the box, by one click in the middle, and by one click in three places of
+the object each. A field that the cut goes through is left out. What the model has forgotten is
+measured on another class.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from rasterio.features import shapes
 
 import geosam
 from geosam.evaluation.measures import iou
-from geosam.training.measure import gain, innermost
+from geosam.training.measure import gain, inner_points
 from geosam.training.scenes import Scene, read_scenes
 
 GSD_M = {"fields": 2.0, "water": 5.0, "trees": 0.6, "buildings": 0.07}
@@ -57,18 +58,37 @@ def write_pair(folder: Path, name: str, scene: Scene, cols: slice) -> tuple[Path
     return raster, truth, len(polygons)
 
 
+def choose(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, geopandas.GeoDataFrame]]:
+    """100 polygons at random of all pairs, always the same."""
+    frames = [geopandas.read_file(truth) for _, truth in pairs]
+    starts = np.cumsum([0, *map(len, frames)])
+    taken = np.random.default_rng(0).permutation(starts[-1]) < POLYGONS
+    chosen = [
+        (raster, frame[taken[start : start + len(frame)]])
+        for (raster, _), frame, start in zip(pairs, frames, starts[:-1], strict=True)
+    ]
+    return [(raster, frame) for raster, frame in chosen if len(frame)]
+
+
 def marks(model, pairs) -> dict[str, np.ndarray]:
     """IoU of final polygons with the truth, by prompt."""
-    found: dict[str, list[float]] = {"1 click": [], "box": []}
+    clicks, boxes = [], []
     for raster, truth in pairs:
         polygons = geopandas.read_file(truth).geometry.to_numpy()
-        for name, prompts in (
-            ("1 click", geosam.PromptSet.of(points=innermost(polygons))),
-            ("box", geosam.PromptSet.of(boxes=shapely.bounds(polygons))),
+        points = inner_points(polygons)  # (N, 3, 2), the middle first
+        for found, times, prompts in (
+            (clicks, points.shape[1], geosam.PromptSet.of(points=points.reshape(-1, 2))),
+            (boxes, 1, geosam.PromptSet.of(boxes=shapely.bounds(polygons))),
         ):
             result = geosam.segment(model, raster, prompts)
-            found[name] += [iou(a, b) for a, b in zip(result.geometry, polygons, strict=True)]
-    return {name: np.array(values) for name, values in found.items()}
+            asked = zip(result.geometry, np.repeat(polygons, times), strict=True)
+            found += np.array([iou(a, b) for a, b in asked]).reshape(-1, times).tolist()
+    by_click, by_box = np.array(clicks), np.array(boxes)
+    return {
+        "1 click in the middle": by_click[:, 0],
+        "1 click, three places": by_click.mean(1),
+        "box": by_box[:, 0],
+    }
 
 
 def main() -> None:
@@ -86,16 +106,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        learned, tested, other, left = [], [], [], POLYGONS
+        drawn, tested, other = [], [], []
         for number, scene in enumerate(s for s in scenes if s.kind == "fields"):
             middle = scene.labels.shape[1] // 2
-            raster, truth, count = write_pair(folder, f"left{number}", scene, slice(0, middle))
-            if left and count:
-                chosen = geopandas.read_file(truth).sample(min(left, count), random_state=0)
-                chosen.to_file(truth)
-                learned.append((raster, truth))
-                left -= len(chosen)
+            drawn.append(write_pair(folder, f"left{number}", scene, slice(0, middle))[:2])
             tested.append(write_pair(folder, f"right{number}", scene, slice(middle, None))[:2])
+        learned = choose(drawn)
         for number, scene in enumerate(s for s in scenes if s.kind == arguments.other):
             other.append(write_pair(folder, f"other{number}", scene, slice(None))[:2])
         base = geosam.load_model(arguments.model)
@@ -109,8 +125,9 @@ def main() -> None:
             sums = [sum(len(getattr(p, n)) for p in result.places) for n in ("learned", "held_out")]
             print(
                 f"{result.id}: {sums[0]} polygons learned from, {sums[1]} held out to stop by, "
-                f"{result.steps} steps, {time.perf_counter() - began:.0f} s, CPU time "
-                f"{time.process_time() - cpu:.0f} s with {arguments.threads} threads"
+                f"{result.steps} steps, the weights after {result.kept} kept, "
+                f"{time.perf_counter() - began:.0f} s, CPU time {time.process_time() - cpu:.0f} s "
+                f"with {arguments.threads} threads"
             )
         new = geosam.load_model(out)
         for title, old, pairs in (
@@ -122,7 +139,7 @@ def main() -> None:
             for name, values in now.items():
                 mean, low, high = gain(old[name], values)
                 print(
-                    f"  {name:8} {old[name].mean():.3f} -> {values.mean():.3f}, "
+                    f"  {name:21} {old[name].mean():.3f} -> {values.mean():.3f}, "
                     f"{mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
                 )
 

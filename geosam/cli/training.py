@@ -62,7 +62,7 @@ def train(  # noqa: PLR0913  # one parameter an option
     """Fine-tune a model on polygons of your own.
 
     Blocks of the ground with some of the polygons are held out; the weights that serve these best
-    are kept. The same line again goes on after an interruption.
+    are kept, be it those of the model itself. The same line again goes on after an interruption.
 
     The new model is used as any other: `--model my_fields.safetensors`.
 
@@ -106,6 +106,12 @@ def train(  # noqa: PLR0913  # one parameter an option
     for name, before, after, mean, low, high in result.rows:
         click.echo(
             f"{name:8} IoU {before:.3f} -> {after:.3f}, {mean:+.3f} ({low:+.3f} to {high:+.3f})",
+            err=True,
+        )
+    if not result.kept:
+        click.echo(
+            f"No gain found: {result.path.name} holds the weights of {result.base}. More polygons, "
+            "in more places, may help.",
             err=True,
         )
     click.echo(str(result.path))

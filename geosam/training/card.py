@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geosam.training.measure import Marks, gain
+from geosam.training.measure import CLICKS, Marks, gain
 from geosam.training.places import Place
 
 SIZE, MARGIN = (900, 420), 60
@@ -25,6 +25,7 @@ class Result:
         before: marks of the base on the polygons held out.
         after: marks of the new model on the same.
         steps: that were made.
+        kept: the step whose weights served the polygons held out best; 0: those of the base.
         seconds: that they took, looks at the polygons held out included.
         looks: (step, mean IoU from a click, from a box) along the way.
         losses: one a step.
@@ -38,6 +39,7 @@ class Result:
     before: Marks
     after: Marks
     steps: int
+    kept: int
     seconds: float
     looks: tuple[tuple[int, float, float], ...]
     losses: tuple[float, ...]
@@ -59,6 +61,9 @@ def write_card(result: Result, path: Path) -> None:
         for which in ("learned", "held_out")
     )
     parts = "prompt encoder and mask decoder" + (", image encoder" if result.encoder else "")
+    kept = (
+        f"those after step {result.kept}" if result.kept else f"those of `{result.base}`: no gain"
+    )
     lines = [
         f"# Model card: {result.path.stem}",
         "",
@@ -70,6 +75,7 @@ def write_card(result: Result, path: Path) -> None:
         f"| Date | {datetime.datetime.now(datetime.UTC).date().isoformat()} |",
         f"| What learned | {parts} |",
         f"| Steps | {result.steps}, in {result.seconds / 60:.1f} minutes |",
+        f"| Weights kept | {kept} |",
         f"| Polygons | {learned} learned from, {held} held out |",
         "",
         "## Data",
@@ -88,7 +94,8 @@ def write_card(result: Result, path: Path) -> None:
         "## Figures",
         "",
         "IoU of the final polygons with those held out, which lie on ground that was not learned",
-        "from. They also chose the moment to stop, which flatters the new figures a little.",
+        "from. They also chose the moment to stop, which flatters the new figures a little. For",
+        f"1 click each object is clicked in {CLICKS} places, one at a time.",
         "",
         f"| prompt | polygons | {result.base} | {result.path.stem} | gain (95 % interval) |",
         "| --- | --- | --- | --- | --- |",

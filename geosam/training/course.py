@@ -1,7 +1,7 @@
 """A fine-tuning run between two steps: what it has learned, and the best of it so far."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from geosam.errors import TrainingError
 from geosam.model.engine import has_bf16
+from geosam.training import checkpoint
 from geosam.training.batches import Batch
-from geosam.training.checkpoint import save_checkpoint
 from geosam.training.learners import Learner
 from geosam.training.measure import Marks
 
@@ -20,6 +19,7 @@ SEED = 1
 RATE, ENCODER_RATE = 3e-4, 5e-5  # at most
 WARMUP_STEPS = 20
 AVERAGE = 0.98  # decay of the moving average of the weights
+ROUNDS, ROUND_SHARES = (1, 2), (0.75, 0.25)  # corrections cost as much as first prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * min(1.0, (self.step + 1) / WARMUP_STEPS) * cosine
         rounds = int(
-            np.random.default_rng((self.course.seed, self.step, 1)).choice([2, 3], p=[0.75, 0.25])
+            np.random.default_rng((self.course.seed, self.step, 1)).choice(ROUNDS, p=ROUND_SHARES)
         )
         moved = Batch(*(part.to(self.device) for part in batch))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -96,9 +96,17 @@ class Run:
 
     @property
     def rests(self) -> int:
-        """Looks since the best one, the first look aside: that is at the model as it came."""
-        means = [click + box for _, click, box in self.looks[1:]]
-        return len(means) - 1 - int(np.argmax(means)) if means else 0
+        """Looks since the best one, which may be the first: that is at the model as it came."""
+        return len(self.looks) - 1 - self._best_look if self.looks else 0
+
+    @property
+    def kept(self) -> int:
+        """The step of the best look; 0: nothing that was learned served better."""
+        return self.looks[self._best_look][0] if self.looks else 0
+
+    @property
+    def _best_look(self) -> int:
+        return int(np.argmax([click + box for _, click, box in self.looks]))
 
     @property
     def looked_at(self) -> int:
@@ -106,9 +114,8 @@ class Run:
         return self.looks[-1][0] if self.looks else -1
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint.pt, at once."""
+        """Write the checkpoint, at once."""
         state = {
-            "course": asdict(self.course),
             "learned": {k: v.detach() for k, v in self.learned.items()},
             "average": self.average,
             "best": self.best,
@@ -118,21 +125,17 @@ class Run:
             "losses": self.losses,
             "looks": self.looks,
         }
-        save_checkpoint(state, folder / "checkpoint.pt")
+        checkpoint.write(folder, self.course, state)
 
-    def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint.
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint of a folder, if it has one.
 
         Raises:
             TrainingError: it is of another run.
         """
-        saved = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        if saved["course"] != asdict(self.course):
-            differing = [k for k, v in asdict(self.course).items() if saved["course"].get(k) != v]
-            raise TrainingError(
-                f"{checkpoint}: a run with other {', '.join(differing)} (expected the same, to go "
-                f"on with it). Remove {checkpoint.parent}, or name another output."
-            )
+        saved = checkpoint.read(folder, self.course, self.device)
+        if saved is None:
+            return
         with torch.no_grad():
             for name, value in self.learned.items():
                 value.copy_(saved["learned"][name])

@@ -23,13 +23,13 @@ from geosam.training.learners import Lessons, learner_of
 from geosam.training.measure import Marks, measure
 from geosam.training.places import Place, Source, Truth, hold_out_polygons, hold_out_share
 
-STEPS_A_LOOK = 25  # steps from one look at the polygons held out to the next
-PATIENCE = 8  # looks without a gain
+STEPS_A_LOOK = 50  # steps from one look at the polygons held out to the next
+PATIENCE = 6  # looks without a gain
 LOOK_AT = 60  # polygons a look, at most
 SAVE_EVERY_S = 60
 BESIDE = (".md", ".png")  # model card and learning curve, beside the weights
 FINISHING = "finishing"  # file in a run's folder once all that it shall write is at hand
-MEASURED = 400  # polygons before and after, at most
+MEASURED = 200  # polygons before and after, at most
 
 
 def train(  # noqa: PLR0913  # each is a thing people set
@@ -48,8 +48,8 @@ def train(  # noqa: PLR0913  # each is a thing people set
     """Fine-tune a model on polygons; the same call again goes on after any interruption.
 
     The decoder and the prompt encoder learn, and with `encoder` all of nano. Blocks of the ground
-    with a share of the polygons are held out: the weights that serve these best are kept, and
-    training stops when they gain no more.
+    with a share of the polygons are held out: the weights that serve these best are kept, be it
+    the model's own, and training stops when they gain no more.
 
     Beside `out` are written a model card (`.md`) and the learning curve (`.png`). Until then the
     run is kept in a folder `NAME.training`. Started by `torchrun`, the processes share the work.
@@ -82,8 +82,7 @@ def train(  # noqa: PLR0913  # each is a thing people set
     rank, processes = _join(device)
     course = Course(model.id, encoder, _digest(places), tuple(bands or ()), processes)
     run = Run(learner, course)
-    if (folder / "checkpoint.pt").exists():
-        run.resume(folder / "checkpoint.pt")
+    run.resume(folder)
     if rank == 0:  # which encodes what the others need
         lessons = learner.lessons(places, bands, SEED, None)
     _wait(processes)
@@ -257,8 +256,8 @@ def _finish(run: Run, examiner: _Examiner, out: Path, folder: Path) -> Result:
         after = examiner.marks_of_model(MEASURED)
         digits = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
         result = Result(out, f"{out.stem}-{digits}", run.course.model, before, after, run.step,
-                        run.seconds, tuple(run.looks), tuple(run.losses), tuple(examiner.places),
-                        run.course.encoder)  # fmt: skip
+                        run.kept, run.seconds, tuple(run.looks), tuple(run.losses),
+                        tuple(examiner.places), run.course.encoder)  # fmt: skip
         write_card(result, card_place)
         draw_curve(result, curve_place)
         (folder / FINISHING).touch()

@@ -25,7 +25,7 @@ from geosam.training.lessons import PlaceSampler, StoredTiles
 from geosam.training.places import Place
 from geosam.training.steps import batch_loss, prompts_loss
 
-NANO_IMAGES, NANO_PROMPTS = 12, 8  # a step
+NANO_IMAGES, NANO_PROMPTS = 12, 4  # a step
 TILES, TILE_PROMPTS = 2, 6
 
 
@@ -62,7 +62,7 @@ class Learner(Protocol):
         ...
 
     def loss(self, batch: Batch, rounds: int) -> Tensor:
-        """Mean loss () of a batch."""
+        """Mean loss () of a batch, whose objects are what every prompt here means."""
         ...
 
     def save(self, path: Path) -> None:
@@ -98,7 +98,8 @@ class NanoLearner:
     def loss(self, batch: Batch, rounds: int) -> Tensor:
         """Mean loss () of a batch of images."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        return batch_loss(self.network, batch._replace(images=images), rounds)[0]
+        own = batch._replace(images=images)
+        return batch_loss(self.network, own, rounds, ambiguous=False)[0]
 
     def save(self, path: Path) -> None:
         """Write it in half precision."""
@@ -143,7 +144,7 @@ class Sam1Learner:
             logits, scores = (torch.cat(part) for part in zip(*results, strict=True))
             return logits, scores
 
-        return prompts_loss(decode, batch, rounds)[0]
+        return prompts_loss(decode, batch, rounds, ambiguous=False)[0]
 
     def save(self, path: Path) -> None:
         """Write it in single precision under Meta's names."""

@@ -1,6 +1,6 @@
 """What a network learns from polygons on a raster: crops of it, or tiles that were encoded before.
 
-nano's encoder takes a tenth of a step's time, so its crops are made and encoded anew each step,
+nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step,
 turned, scaled and recoloured. A vision transformer's takes nearly all of it: such a network learns
 on the features of the raster's own tiles, which are encoded once.
 """

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -16,13 +17,18 @@ from geosam.training.places import Place, Polygons
 from geosam.verbs import segment
 
 RESAMPLES = 2_000  # of the bootstrap
+CLICKS = 3  # places in each polygon, each clicked alone
+INNER = 0.5  # of the depth of the innermost point, that the other places have at least
 
 IoUs = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marks:
-    """IoU of each polygon held out, (N,), from one click inside it and from its box."""
+    """IoU of each polygon held out, (N,), from one click inside it and from its box.
+
+    The click's is the mean over several places: one says too little of a few polygons.
+    """
 
     click: IoUs
     box: IoUs
@@ -41,7 +47,7 @@ def measure(
     bands: Sequence[int] | None = None,
     most: int | None = None,
 ) -> Marks:
-    """Prompt the polygons that are held out, with a click at the innermost point and with the box.
+    """Prompt the polygons that are held out, with lone clicks and with the box.
 
     Args:
         model: to measure.
@@ -62,13 +68,26 @@ def measure(
             continue
         truth = shapely.transform(chosen, place.frame.to_world)
         asked = (
-            PromptSet.of(points=place.frame.to_world(innermost(chosen))),
+            PromptSet.of(points=place.frame.to_world(inner_points(chosen).reshape(-1, 2))),
             PromptSet.of(boxes=shapely.bounds(truth)),
         )
-        for found, prompts in zip((clicks, boxes), asked, strict=True):
+        for found, prompts, times in zip((clicks, boxes), asked, (CLICKS, 1), strict=True):
             polygons = segment(model, place.raster, prompts, store=store, bands=bands)
-            found += [iou(a, b) for a, b in zip(polygons.geometry, truth, strict=True)]
+            pairs = zip(polygons.geometry, np.repeat(truth, times), strict=True)
+            own = np.array([iou(a, b) for a, b in pairs]).reshape(-1, times)
+            found += own.mean(1).tolist()
     return Marks(np.array(clicks), np.array(boxes))
+
+
+def inner_points(polygons: Polygons) -> npt.NDArray[np.float64]:
+    """Points inside polygons (N,), the innermost first, (N, CLICKS, 2); always the same."""
+    points = []
+    for polygon in polygons:
+        x, y, depth = deepest_point(polygon)
+        inner = geopandas.GeoSeries([polygon.buffer(-INNER * depth)])
+        others = inner.sample_points(CLICKS - 1, rng=0)
+        points.append(np.vstack([[x, y], shapely.get_coordinates(others.to_numpy())]))
+    return np.array(points)
 
 
 def innermost(polygons: Polygons) -> npt.NDArray[np.float64]:

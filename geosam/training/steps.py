@@ -30,7 +30,9 @@ class Decoder(Protocol):
         ...
 
 
-def batch_loss(model: Sam, batch: Batch, rounds: int) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(
+    model: Sam, batch: Batch, rounds: int, *, ambiguous: bool = True
+) -> tuple[Tensor, dict[str, float]]:
     """Encode the images of a batch, and `prompts_loss` on them."""
     features = model.encode(batch.images.float())
 
@@ -40,16 +42,24 @@ def batch_loss(model: Sam, batch: Batch, rounds: int) -> tuple[Tensor, dict[str,
         own = Features(*(part[image] for part in features))
         return model.decode(own, prompts, multimask=multimask, origin=origin)
 
-    return prompts_loss(decode, batch, rounds)
+    return prompts_loss(decode, batch, rounds, ambiguous=ambiguous)
 
 
-def prompts_loss(decode: Decoder, batch: Batch, rounds: int) -> tuple[Tensor, dict[str, float]]:
+def prompts_loss(
+    decode: Decoder, batch: Batch, rounds: int, *, ambiguous: bool = True
+) -> tuple[Tensor, dict[str, float]]:
     """Mean loss of all prompts over the rounds, and the mean IoU of each round to log.
 
     Even prompts start from a box, odd ones from a click; each further round adds a click at the
     largest error, as in interactive use (Kirillov et al. 2023, app. A), and in half of the draws
     the previous mask: those who correct by clicks alone have none to give. Of more than three
     rounds only the first and the last are learnt from, because the others cost as much.
+
+    Args:
+        decode: the decoder.
+        batch: images and objects.
+        rounds: of prompts.
+        ambiguous: see `mask_loss`.
     """
     device, count = batch.clicks.device, batch.clicks.shape[1]
     image = torch.arange(len(batch.images), device=device).repeat_interleave(count)  # (P,)
@@ -69,7 +79,9 @@ def prompts_loss(decode: Decoder, batch: Batch, rounds: int) -> tuple[Tensor, di
                 prompts = Prompts(points[:, :0], labels[:, :0], boxes, rough(masks))
             multimask = name == "click" and number == 0
             logits, scores = decode(image[chosen], prompts, multimask=multimask, origin=origin)
-            loss, best, iou = mask_loss(logits.float(), scores.float(), targets, weights)
+            loss, best, iou = mask_loss(
+                logits.float(), scores.float(), targets, weights, ambiguous=ambiguous
+            )
             if rounds <= LEARNT_IN_FULL or number in (0, rounds - 1):
                 losses.append(loss)
             log[f"{name}{number}"] = float((iou * weights).sum() / weights.sum().clamp(min=1))
@@ -87,9 +99,17 @@ def rough(masks: Tensor) -> Tensor:
 
 
 def mask_loss(
-    logits: Tensor, scores: Tensor, targets: Tensor, weights: Tensor
+    logits: Tensor, scores: Tensor, targets: Tensor, weights: Tensor, *, ambiguous: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised focal and dice loss of the best of M masks, and the error of all M scores.
+    """Normalised focal and dice loss of M masks, and the error of their scores.
+
+    Args:
+        logits: (P, M, h, w).
+        scores: (P, M) predicted IoUs.
+        targets: (P, h, w) share of each cell that the object covers.
+        weights: (P,) how much a target counts.
+        ambiguous: whether a prompt may mean other objects than its target. Then the best mask
+            alone answers for that, and others stay free to show other readings; else all do.
 
     Returns:
         loss (), the best mask's logits (P, h, w) and its IoU (P,).
@@ -107,8 +127,10 @@ def mask_loss(
         both = (hit & actual).sum((2, 3)).float()
         iou = both / (hit | actual).sum((2, 3)).clamp(min=1)  # (P, M)
     each = focal + dice
-    value, best = each.min(1)  # (P,)
-    value = value + 0.02 * each.mean(1)  # no mask of the three is left without a teacher
+    least, best = each.min(1)  # (P,)
+    value = each.mean(1)
+    if ambiguous:
+        value = least + 0.02 * value  # no mask of the three is left without a teacher
     value = value + SCORE_WEIGHT * (scores - iou).square().mean(1)
     rows = torch.arange(len(best), device=best.device)
     loss = (value * weights).sum() / weights.sum().clamp(min=1)

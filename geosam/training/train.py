@@ -6,7 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from geosam.drafts import draft
 from geosam.model.config import NANO
 from geosam.model.sam import Sam
 from geosam.model.weights import save_weights
+from geosam.training import checkpoint
 from geosam.training.batches import Batch, Batches
-from geosam.training.checkpoint import save_checkpoint
 from geosam.training.crops import Sampler
 from geosam.training.imagenet import load_imagenet
 from geosam.training.scenes import Scene, read_scenes, read_textures
@@ -75,32 +75,28 @@ class Run:
         self.step = 0
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint.pt, and the averaged weights as weights.safetensors, each at once."""
+        """Write the checkpoint, and the averaged weights as weights.safetensors, each at once."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
-            "plan": asdict(self.plan),
         }
         averaged = Sam(NANO)
         averaged.load_state_dict(self.average)
-        save_checkpoint(state, folder / "checkpoint.pt")
+        checkpoint.write(folder, self.plan, state)
         with draft(folder / "weights.safetensors") as place:
             save_weights(averaged, place)
 
-    def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint of the same plan.
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint of a folder, if it has one.
 
         Raises:
-            ValueError: it was made with another plan.
+            TrainingError: it was made with another plan.
         """
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["plan"] != asdict(self.plan):
-            raise ValueError(
-                f"{checkpoint}: made with {saved['plan']} (expected {asdict(self.plan)}). "
-                "Choose another folder."
-            )
+        saved = checkpoint.read(folder, self.plan)
+        if saved is None:
+            return
         self.model.load_state_dict(saved["model"])
         self.average = saved["average"]
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -139,8 +135,7 @@ def train(plan: Plan, data: Path, out: Path, *, start: Path | None = None) -> No
     """
     out.mkdir(parents=True, exist_ok=True)
     run = Run(plan, start)
-    if (out / "checkpoint.pt").exists():
-        run.resume(out / "checkpoint.pt")
+    run.resume(out)
     saved = began = time.monotonic()
     first = run.step
     sums: dict[str, list[float]] = defaultdict(list)

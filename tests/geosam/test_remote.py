@@ -13,7 +13,7 @@ from geosam.scene import Scene
 from tests.fakes import FloodModel, discs, tiles_of, write_raster
 from tests.geosam.test_verbs import clicks
 from tests.web import served
-from tiles import FeatureStore, StoreMismatch
+from tiles import FeatureStore, StoreMismatch, StoreUnwritable
 
 PLACES = ((60, 48, 15), (40, 112, 12), (112, 112, 14), (104, 200, 40))
 
@@ -68,7 +68,7 @@ def test_what_s3_lacks_is_said(bucket, tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((100, 100)))
     with pytest.raises(StoreMismatch, match=r"s3://maps/none\.zarr: no Zarr group"):
         FeatureStore.open(f"{bucket}/none.zarr")
-    with pytest.raises(StoreMismatch, match=r"s3://elsewhere/a\.zarr: cannot be written.*bucket"):
+    with pytest.raises(StoreUnwritable, match=r"s3://elsewhere/a\.zarr: .*bucket does not exist"):
         geosam.encode(FloodModel(), path, "s3://elsewhere/a.zarr")
     with pytest.raises(StoreMismatch, match=r"nowhere://a\.zarr: .*not known"):
         geosam.encode(FloodModel(), path, "nowhere://a.zarr")

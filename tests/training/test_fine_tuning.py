@@ -19,6 +19,7 @@ from shapely import box
 
 import geosam
 from geosam.cli import main
+from geosam.cli.shared import ModelChoice
 from geosam.errors import OutputError, OutputExists, PromptError, TrainingError
 from geosam.evaluation.measures import iou
 from geosam.model import sam1_weights
@@ -31,9 +32,9 @@ from geosam.model.sam1_weights import build_sam1
 from geosam.protocol import FILL, TilePrompt
 from geosam.training import course, fine_tuning, learners
 from geosam.training.imagenet import load_imagenet
-from geosam.training.learners import Sam1Learner
+from geosam.training.learners import Sam1Learner, learner_of
 from geosam.training.lessons import PlaceSampler
-from geosam.training.measure import gain, innermost
+from geosam.training.measure import Marks, gain, inner_points, innermost
 from geosam.training.places import hold_out_polygons, hold_out_share
 from tests.fakes import NORTH_UP, write_raster
 from tests.seeded import TINY, official
@@ -170,6 +171,52 @@ def test_the_innermost_point_iou_and_gain_by_hand():
     assert iou(box(0, 0, 2, 2), box(1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert iou(None, hooked) == 0
     assert gain(np.zeros(9), np.full(9, 0.25)) == (0.25, 0.25, 0.25)
+
+
+def test_clicks_to_measure_by_lie_deep_inside_and_are_always_the_same():
+    hooked = shapely.Polygon([(0, 0), (30, 0), (30, 10), (10, 10), (10, 12), (0, 12)])
+    polygons = np.array([hooked, box(5, 5, 9, 9)], object)
+    points = inner_points(polygons)
+    assert points.shape == (2, 3, 2)
+    np.testing.assert_array_equal(points[:, 0], innermost(polygons))
+    np.testing.assert_array_equal(points, inner_points(polygons))
+    for polygon, own in zip(polygons, points, strict=True):
+        depths = polygon.exterior.distance(shapely.points(own))
+        assert (depths > 0.49 * depths[0]).all()
+        assert len(np.unique(own, axis=0)) == 3
+        assert shapely.contains_xy(polygon, own).all()
+
+
+def test_weights_that_serve_worse_than_those_they_came_from_are_not_kept():
+    run = course.Run(learner_of(small_model(), encoder=False), course.Course("", False, "", (), 1))
+    original = {name: value.clone() for name, value in run.average.items()}
+    for step, click, box_iou in ((0, 0.5, 0.8), (2, 0.4, 0.8), (4, 0.3, 0.9), (6, 0.5, 0.8)):
+        run.step = step
+        run.average = {name: value + step for name, value in original.items()}
+        run.note(Marks(np.array([click]), np.array([box_iou])))
+    assert (run.kept, run.rests) == (0, 3)
+    assert all(torch.equal(value, original[name]) for name, value in run.best.items())
+    run.step = 8
+    run.note(Marks(np.array([0.5]), np.array([0.81])))
+    assert (run.kept, run.rests) == (8, 0)
+    assert all(torch.equal(value, original[name] + 6) for name, value in run.best.items())
+
+
+def test_a_run_that_gains_nothing_says_so_and_gives_the_model_as_it_came(
+    pair, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(course, "RATE", 0.0)
+    make_small(monkeypatch, prompts=2)
+    monkeypatch.setattr(ModelChoice, "load", lambda _: small_model())
+    out = tmp_path / "same.safetensors"
+    words = ["train", "--raster", pair[0], "--truth", pair[1], "-o", out, "--steps", 1]
+    result = CliRunner().invoke(main, [*map(str, words)])
+    assert result.exit_code == 0, result.output
+    assert "No gain found: same.safetensors holds the weights of small-0" in result.stderr
+    assert "| Weights kept | those of `small-0`: no gain |" in out.with_suffix(".md").read_text()
+    old = small_model().network.half().float().state_dict()
+    for name, value in load_file(out).items():
+        assert torch.equal(value.float(), old[name])
 
 
 def test_a_small_network_learns_shapes_it_has_not_seen(pair, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
+from geosam.errors import TrainingError
 from geosam.model.image_encoder import EfficientNetLite0
 from geosam.placement import MASK_LOGIT
 from geosam.training.batches import Batches, extent
@@ -174,6 +175,28 @@ def test_the_loss_is_least_for_the_truth():
     assert loss < 0.2 < worse
 
 
+def test_masks_of_a_prompt_that_means_one_object_learn_it_alike():
+    targets = torch.zeros(1, 16, 16)
+    targets[:, 4:12, 4:12] = 1
+    good = (targets * 2 - 1) * 3
+    wrong = torch.full_like(good, -3)
+    logits = torch.stack([good, wrong, wrong], dim=1).requires_grad_()
+    scores, weights = torch.full((1, 3), 0.5), torch.ones(1)
+    alone = torch.stack([wrong], dim=1).requires_grad_()
+    mask_loss(alone, scores[:, :1], targets, weights, ambiguous=False)[0].backward()
+    shares = {}
+    for ambiguous in (True, False):
+        logits.grad = None
+        loss, best, iou = mask_loss(logits, scores, targets, weights, ambiguous=ambiguous)
+        loss.backward()
+        assert torch.equal(best[0], good[0])
+        assert iou.item() == 1
+        shares[ambiguous] = (logits.grad[0, 1].norm() / alone.grad[0, 0].norm()).item()
+        torch.testing.assert_close(logits.grad[0, 1], logits.grad[0, 2])
+    assert shares[False] == pytest.approx(1 / 3)
+    assert shares[True] == pytest.approx(0.02 / 3)
+
+
 def test_the_next_click_is_in_the_largest_error():
     truth = torch.zeros(1, 32, 32)
     truth[0, 8:24, 8:24] = 1
@@ -219,10 +242,10 @@ def test_a_run_that_is_cut_goes_on_as_if_it_had_not_been(tmp_path, batches):
         first.learn(batches[step])
     first.save(tmp_path)
     second = Run(plan)
-    second.resume(tmp_path / "checkpoint.pt")
+    second.resume(tmp_path)
     for step in range(second.step, 4):
         second.learn(batches[step])
     for key, value in whole.average.items():
         torch.testing.assert_close(second.average[key], value, atol=1e-6, rtol=1e-5)
-    with pytest.raises(ValueError, match="Choose another folder"):
-        Run(Plan(steps=5, thaw=2)).resume(tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=r"other steps, images, prompts .*name another output"):
+        Run(Plan(steps=5, thaw=2)).resume(tmp_path)
