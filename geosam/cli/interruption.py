@@ -37,15 +37,18 @@ def interruptible(kept: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 received.append(number)
                 raise KeyboardInterrupt
 
-            before = {number: signal.signal(number, stop) for number in SIGNALS}
+            before = {number: signal.getsignal(number) for number in SIGNALS}
+            heard = [n for n, handler in before.items() if handler is not signal.SIG_IGN]
+            for number in heard:  # the others a shell keeps from what runs in its background
+                signal.signal(number, stop)
             try:
                 return function(*args, **kwargs)
             except BaseException:  # also what a library has made of it
                 if not received:
                     raise
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                for number in heard:
+                    signal.signal(number, before[number])
             click.echo(f"Interrupted: {kept}.", err=True)
             raise SystemExit(128 + received[0])
 

@@ -6,6 +6,7 @@ The forks' model floods colours, so that tiles take no time; demo and train run 
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -89,6 +90,7 @@ def _command(
     folder: Path, told: Path, words: list[str], ill: Ill, real: bool, weights: WeightsFile | None
 ) -> None:
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which in the background is ignored
     for number, name in ((1, ill.stdout), (2, "stderr")):
         os.dup2(os.open(told / name, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w") for number in (1, 2))
