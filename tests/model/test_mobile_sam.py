@@ -20,7 +20,8 @@ from geosam.model.sam1 import Sam1
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.tiny_vit import WindowAttention
 from tests.fakes import discs, write_raster
-from tests.references import image, prompts
+from tests.model.alike import same_models
+from tests.references import image
 from tests.seeded import TINY_MOBILE, official_mobile
 from tiles import StoreMismatch
 
@@ -71,15 +72,11 @@ def test_pt_and_safetensors_are_the_same_model_with_or_without_a_classifier(tmp_
         f"{CONV}.bn.num_batches_tracked": torch.tensor(7),
     }
     torch.save(weights | more, tmp_path / "c.pth")
-    answers = []
+    models = []
     for name in ("a.pt", "b.safetensors", "c.pth"):
-        model = load_model(tmp_path / name)
-        assert model.id.startswith(name.split(".")[0] + "-")
-        features = model.encode(image())[0]
-        answers.append((features, *model.decode(features, prompts("box"), multimask=True)))
-    for answer in answers[1:]:
-        for one, two in zip(answers[0], answer, strict=True):
-            assert np.array_equal(one, two)
+        models.append(load_model(tmp_path / name))
+        assert models[-1].id.startswith(name.split(".")[0] + "-")
+    same_models(models)
 
 
 def test_differences_are_named_as_the_file_has_them(tmp_path, weights):

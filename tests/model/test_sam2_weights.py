@@ -1,6 +1,5 @@
 """Published weights of SAM 2: sound ones load whoever wrote them, others are refused by name."""
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,7 +11,7 @@ from geosam.model.config import HIERA_BASE_PLUS, HIERA_LARGE, HIERA_SMALL, HIERA
 from geosam.model.published import published_shapes
 from geosam.model.sam2 import Sam2
 from geosam.model.sam2_weights import VIDEO, hugging_face_names_2, meta_names_2
-from tests.references import image, prompts
+from tests.model.alike import same_models
 from tests.references_sam2 import HuggingFace2, stand_ins
 from tests.seeded import TINY_2, in_hugging_face_2, official_2
 
@@ -85,15 +84,9 @@ def test_meta_s_and_transformers_files_are_the_same_model(tmp_path, weights):
     twice = hugging_face | {TWICE: hugging_face[ONCE].clone()}
     twice["memory_attention.layers.0.linear1.bias"] = torch.zeros(2)
     save_file(twice, tmp_path / "twice.safetensors")
-    answers = []
-    for path in sorted(tmp_path.iterdir()):
-        model = load_model(path)
-        features = model.encode(image())[0]
-        answers.append((features, *model.decode(features, prompts("box"), multimask=True)))
-    assert len(answers) == 5
-    for answer in answers[1:]:
-        for one, two in zip(answers[0], answer, strict=True):
-            assert np.array_equal(one, two)
+    models = [load_model(path) for path in sorted(tmp_path.iterdir())]
+    assert len(models) == 5
+    same_models(models)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
