@@ -82,6 +82,7 @@ def everything(  # noqa: PLR0913  # one parameter an option
       geosam everything ortho.tif -o objects.gpkg
       geosam everything ortho.tif -o fields.gpkg --area farm.gpkg --min-area 500
       geosam everything ortho.tif -o ground.fgb --coverage --labels ground.tif
+      geosam everything ortho.tif -o trees.gpkg --scales 0.5,1,2    # small ones too
     """
     if output:
         check_path(output, mode=mode)
