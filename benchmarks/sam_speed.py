@@ -3,13 +3,13 @@
     python -m benchmarks.sam_speed [--models vit-b,nano] [--engines Meta,torch] [--threads 1]
 
 Random weights (cost and rounding do not depend on training), or nano's own. All engines of a model
-take turns in one process. CPU seconds, which neighbours on a shared machine distort less, are the
-medians over the rounds, wall seconds the least; ratios are those of CPU seconds, and above 1 where
-an engine is faster than the first. A prompt's share is that of one among `--prompts` clicks on one
-embedding. Peak memory is what encoding a tile takes above the weights, in a process of its own
-(Linux). The error is that of the embedding, relative to its spread; IoU is that of the masks with
-the first engine's, each decoded from its own embedding: median / 5th percentile. Random weights
-give masks like noise, whose IoU suffers most.
+take turns in one process. Seconds are medians over the rounds, ratios above 1 where an engine is
+faster than the first: CPU seconds, which neighbours on a shared machine distort less, and wall
+seconds, which are what one waits on an idle one. A prompt's share is that of one among `--prompts`
+clicks on one embedding. Peak memory is what encoding a tile takes above the weights, in a process
+of its own (Linux). The error is that of the embedding, relative to its spread; IoU is that of the
+masks with the first engine's, each decoded from its own embedding: median / 5th percentile. Random
+weights give masks like noise, whose IoU suffers most.
 
 The line after the engines is none: it is how long the encoder's products would take at the speed of
 one large matrix product, measured in turn with the engines. The last lines say what a prompt costs
@@ -175,8 +175,9 @@ class Times:
         return result
 
     def beside(self, first: "Times") -> str:
-        ratio = median(first.cpu) / median(self.cpu)
-        return f"{median(self.cpu):9.4f}{min(self.wall):9.4f}{ratio:7.2f}"
+        cpu, wall = median(self.cpu), median(self.wall)
+        ratios = median(first.cpu) / cpu, median(first.wall) / wall
+        return f"{cpu:9.4f}{ratios[0]:7.2f}{wall:9.4f}{ratios[1]:7.2f}"
 
 
 def main() -> None:
@@ -194,8 +195,11 @@ def main() -> None:
         print(peak_gb(ENGINES[model][tuple(engine)](), picture(model)))
         return
     print(f"{arguments.threads} threads, torch {torch.__version__}")
-    print(f"{'':35}{'tile':>6}{'':19}{'prompt':>6}")
-    print(f"{'model':11}{'engine':24}" + f"{'CPU s':>9}{'wall s':>9}{'ratio':>7}" * 2, end="")
+    print(f"{'':38}{'tile':>6}{'':26}{'prompt':>6}")
+    print(
+        f"{'model':11}{'engine':24}" + f"{'CPU s':>9}{'ratio':>7}{'wall s':>9}{'ratio':>7}" * 2,
+        end="",
+    )
     print(f"{'peak GB':>9}{'error':>9}{'IoU':>16}")
     for model in arguments.models.split(","):
         measure(model, arguments)
