@@ -82,7 +82,7 @@ def test_what_s3_lacks_is_said(bucket, tmp_path):
 def test_workers_meet_in_s3(bucket, tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((216, 264), *PLACES))
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         model = FloodModel()

@@ -56,7 +56,7 @@ def client():
     """A client of a cluster of two processes."""
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -144,7 +144,7 @@ def test_a_worker_that_is_killed_costs_what_it_held(client, pair, tmp_path):
 def test_work_that_kills_every_worker_is_given_up(pair):
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.raises(ClusterError, match=r"one piece of work ended several workers.*their logs"),
     ):
@@ -154,7 +154,7 @@ def test_work_that_kills_every_worker_is_given_up(pair):
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(pair, monkeypatch):
     monkeypatch.setattr(workers, "PATIENCE_S", 0.5)
     with (
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.raises(ClusterError, match=r"^Cluster tcp:.*: no worker is left .*ask for the same"),
     ):

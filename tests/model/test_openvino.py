@@ -59,7 +59,7 @@ def tiny_2(backend):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sam2_weights, "CONFIGS_2", {"tiny": TINY_2})
         network = build_sam2(official_2(), Path("tiny.pt"))
-    return Sam2Model(network, "tiny-2", Engine(CPU.device, torch.float32, backend))
+    return Sam2Model(network, "hiera", Engine(CPU.device, torch.float32, backend))
 
 
 def half_empty(size):
