@@ -43,6 +43,7 @@ def scene(tmp_path_factory):
     return write_raster(path, image, nodata=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_twenty_kills_leave_what_an_undisturbed_run_leaves(scene, tmp_path):
     whole = encode(FloodModel(64), scene, tmp_path / "whole.zarr")
