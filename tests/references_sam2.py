@@ -25,7 +25,7 @@ class Meta2:
         with stand_ins():
             base = pytest.importorskip("sam2.modeling.sam2_base")
             predictor = pytest.importorskip("sam2.sam2_image_predictor").SAM2ImagePredictor
-        self.network = _network(base, config).eval()
+            self.network = _network(base, config).eval()
         shapes = {key: value.shape for key, value in self.network.state_dict().items()}
         self.weights = seeded(shapes)
         self.network.load_state_dict(self.weights)
