@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import geopandas
@@ -68,8 +69,12 @@ def clicks(path: Path, side: int) -> int:
 def rows_of(side: int, folder: Path, density: int, cover: int, known: set[tuple[int, str]]):
     """The figures of each verb on one raster that are not known yet."""
     raster, store = folder / f"discs_{side}.tif", folder / f"discs_{side}.zarr"
-    if not raster.exists():
-        write_scene(raster, side, PITCH, SMALLEST, LARGEST)
+    if not raster.exists():  # elsewhere: what is started from here must not inherit a large peak
+        writer = get_context("spawn").Process(
+            target=write_scene, args=(raster, side, PITCH, SMALLEST, LARGEST)
+        )
+        writer.start()
+        writer.join()
     about: dict = {"side": side, "mpx": round(side**2 / 1e6, 1)}
     if (side, "encode") not in known:
         foretold = json.loads(measured("info", raster, "--json")["output"])
@@ -122,7 +127,7 @@ def draw(rows: list[dict], path: Path) -> None:
     ends = np.array([4, most])
     left.loglog(ends, ends, ":", color="grey", label="one second a million pixels")
     right.set_ylim(0, None)
-    left.legend()
+    left.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
 
