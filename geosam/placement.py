@@ -15,10 +15,9 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from geosam.prompts import Prompt
-from geosam.protocol import TilePrompt
+from geosam.protocol import MASK_LOGIT, TilePrompt
 from tiles import Frame, Tile
 
-MASK_LOGIT = 3.0  # how sure a polygon prompt is of itself: enough to count, not to be copied
 OUTLINE_STEPS = 64  # pieces that a shape's longer side is cut into before reprojection
 
 Points = npt.NDArray[np.float64]

@@ -21,6 +21,9 @@ FILL = (124, 116, 104)
 """Grey levels (R, G, B) that stand where there is no data: ImageNet's mean, which SAM's
 normalisation turns into about 0."""
 
+MASK_LOGIT = 3.0
+"""How sure a rough mask is of itself as a prompt: enough to count, not to be copied."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TilePrompt:

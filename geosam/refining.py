@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geosam.masks import Mask
-from geosam.placement import MASK_LOGIT
-from geosam.protocol import Floats, TilePrompt
+from geosam.protocol import MASK_LOGIT, Floats, TilePrompt
 from geosam.scene import Scene
 from geosam.tile_masks import Cells, span, without_specks
 from tiles import StoreIncomplete, Tile, TileGrid, Window

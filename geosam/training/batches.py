@@ -81,14 +81,24 @@ class Batches(Dataset[Batch]):
         )
 
 
-def objects(crop: Crop, count: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-    """Targets (K, s/4, s/4), clicks (K, 2), boxes (K, 4) and weights (K,) of one crop."""
-    size = len(crop.labels)
+def objects(
+    crop: Crop, count: int, rng: np.random.Generator, margin: int = 0
+) -> tuple[NDArray[np.float32], ...]:
+    """Targets (K, s/4, s/4), clicks (K, 2), boxes (K, 4) and weights (K,) of one crop.
+
+    Args:
+        crop: of side s, a multiple of 4.
+        count: K.
+        rng: every draw is from it.
+        margin: px along the edges where no object is clicked, and none chosen for.
+    """
+    labels, size = crop.labels, len(crop.labels)
+    inner = labels[margin : size - margin, margin : size - margin]
     targets = np.zeros((count, size // 4, size // 4), np.float32)
     clicks = np.zeros((count, 2), np.float32)
     boxes = np.tile(np.array([0, 0, 8, 8], np.float32), (count, 1))
     weights = np.zeros(count, np.float32)
-    areas = np.bincount(crop.labels.ravel())
+    areas = np.bincount(inner.ravel())
     areas[0] = 0
     ids = np.flatnonzero(areas >= SMALLEST_TARGET_PX)
     if not len(ids):
@@ -96,30 +106,31 @@ def objects(crop: Crop, count: int, rng: np.random.Generator) -> tuple[NDArray[n
     share = areas[ids] ** rng.uniform(0, 0.5)  # small ones too
     for k in range(count):
         chosen = rng.choice(ids, p=share / share.sum())
-        mask = crop.labels == chosen
-        targets[k] = mask.reshape(size // 4, 4, size // 4, 4).mean((1, 3))
-        clicks[k] = click_inside(mask, rng)
+        mask = labels == chosen
+        clicks[k] = margin + click_inside(mask[margin : size - margin, margin : size - margin], rng)
         boxes[k] = extent(mask, rng)
+        cells = (size // 4, size // 4)
+        targets[k] = cv2.resize(mask.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
         weights[k] = crop.weight
     return targets, clicks, boxes, weights
 
 
 def click_inside(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
     """The innermost pixel for half of the draws, else one of the inner half of the object."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    row, col = rows[0], cols[0]
-    part = mask[row : rows[-1] + 1, col : cols[-1] + 1]
-    depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    part = mask[top : top + height, left : left + width].astype(np.uint8)
+    edged = cv2.copyMakeBorder(part, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(edged, cv2.DIST_L2, 3)
     least = depth.max() * (0.999 if rng.random() < 0.5 else rng.uniform(0.1, 0.6))
-    inner = np.argwhere(depth >= least)
-    r, c = inner[rng.integers(len(inner))]
-    return np.array([c + col, r + row], np.float32)
+    inner = np.flatnonzero(depth >= least)
+    row, col = divmod(int(inner[rng.integers(len(inner))]), depth.shape[1])
+    return np.array([left + col - 1, top + row - 1], np.float32)
 
 
 def extent(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
     """The object's box, px, pixel centres at 0; a third of the draws shaken by up to a tenth."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1], np.float64) - 0.5
+    col, row, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    box = np.array([col, row, col + width, row + height], np.float64) - 0.5
     if rng.random() < 1 / 3:
         sides = np.tile(box[2:] - box[:2], 2)
         box = box + rng.uniform(-0.1, 0.1, 4) * np.maximum(sides, 4)

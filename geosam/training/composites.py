@@ -13,7 +13,7 @@ FLAT_CONTRAST = 18  # least difference of two neighbouring flat colours, grey le
 
 def compose(textures: list[Image8], size: int, rng: np.random.Generator) -> tuple[Image8, Labels]:
     """Shapes filled with real textures on another texture: parcels or scattered objects."""
-    image: NDArray[Any] = texture(textures, size, rng)
+    image = texture(textures, size, rng)
     labels = np.zeros((size, size), np.int32)
     if rng.random() < 0.35:
         masks = parcels(size, rng)
@@ -24,14 +24,14 @@ def compose(textures: list[Image8], size: int, rng: np.random.Generator) -> tupl
             continue
         fill = texture(textures, size, rng)
         if rng.random() < 0.4:  # nearly flat, as roofs and water are
-            fill = fill * 0.25 + 0.75 * fill.mean((0, 1)) + rng.uniform(-40, 40, 3)
+            plain = 0.75 * np.array(cv2.mean(fill)[:3]) + rng.uniform(-40, 40, 3)
+            fill = fill * 0.25 + plain.astype(np.float32)
         if rng.random() < 0.3:
             cast = np.roll(mask, rng.integers(-6, 7, 2), (0, 1))[..., None]
             image = image * (
                 1 - 0.5 * cv2.GaussianBlur(cast.astype(np.float32), (0, 0), 1)[..., None]
             )
-        alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(0.4, 1.2))[..., None]
-        image = image * (1 - alpha) + fill * alpha
+        blend(image, fill, mask, rng.uniform(0.4, 1.2))
         labels[mask] = number
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
@@ -42,7 +42,7 @@ def draw(size: int, rng: np.random.Generator) -> tuple[Image8, Labels]:
     Maps, plans, classified rasters and test images look like this; photographs never do.
     """
     ground = rng.uniform(0, 255, 3)
-    image: NDArray[Any] = np.broadcast_to(ground, (size, size, 3)).copy()
+    image = np.broadcast_to(ground, (size, size, 3)).astype(np.float32)
     labels = np.zeros((size, size), np.int32)
     if rng.random() < 0.3:
         masks = parcels(size, rng)
@@ -53,11 +53,12 @@ def draw(size: int, rng: np.random.Generator) -> tuple[Image8, Labels]:
     for number, mask in enumerate(masks, start=1):
         if mask.sum() < 30:
             continue
-        colour = flat_colour(image[mask].mean(0), rng, grey=grey)
-        alpha: NDArray[Any] = mask[..., None].astype(np.float32)
+        behind = np.array(cv2.mean(image, mask.view(np.uint8))[:3])
+        colour = flat_colour(behind, rng, grey=grey).astype(np.float32)
         if smooth:
-            alpha = cv2.GaussianBlur(alpha, (0, 0), 0.6)[..., None]
-        image = image * (1 - alpha) + colour * alpha
+            blend(image, np.broadcast_to(colour, image.shape), mask, 0.6)
+        else:
+            image[mask] = colour
         labels[mask] = number
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
@@ -79,7 +80,22 @@ def texture(textures: list[Image8], size: int, rng: np.random.Generator) -> NDAr
     row, col = (int(rng.integers(0, extent - side + 1)) for extent in source.shape[:2])
     piece: NDArray[Any] = np.rot90(source[row : row + side, col : col + side], int(rng.integers(4)))
     piece = cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=cv2.INTER_LINEAR)
-    return piece.astype(np.float32) * rng.uniform(0.7, 1.3)
+    return piece.astype(np.float32) * np.float32(rng.uniform(0.7, 1.3))
+
+
+def blend(
+    image: NDArray[np.float32],
+    fill: NDArray[np.float32] | Image8,
+    mask: NDArray[np.bool_],
+    sigma_px: float,
+) -> None:
+    """Draw what fills a mask into an image (S, S, 3), its edge softened."""
+    col, row, width, height = cv2.boundingRect(mask.view(np.uint8))
+    margin = int(np.ceil(4 * sigma_px)) + 1
+    rows = slice(max(0, row - margin), row + height + margin)
+    cols = slice(max(0, col - margin), col + width + margin)
+    alpha = cv2.GaussianBlur(mask[rows, cols].astype(np.float32), (0, 0), sigma_px)[..., None]
+    image[rows, cols] = image[rows, cols] * (1 - alpha) + fill[rows, cols] * alpha
 
 
 def parcels(size: int, rng: np.random.Generator) -> list[NDArray[np.bool_]]:
@@ -89,12 +105,14 @@ def parcels(size: int, rng: np.random.Generator) -> list[NDArray[np.bool_]]:
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]], np.float32)
     axes[0] *= stretch
     rows, cols = np.mgrid[:size, :size].astype(np.float32)
-    points = np.stack([cols, rows], -1) @ axes.T  # (size, size, 2)
-    distance = ((points[:, :, None] - seeds @ axes.T) ** 2).sum(-1)  # (size, size, seeds)
-    nearest = distance.argmin(2)
-    metric = "L1" if rng.random() < 0.3 else "L2"
-    if metric == "L1":
-        nearest = np.abs(points[:, :, None] - seeds @ axes.T).sum(-1).argmin(2)
+    x, y = (axis[0] * cols + axis[1] * rows for axis in axes)  # (size, size) each
+    measure = np.abs if rng.random() < 0.3 else np.square
+    least = np.full((size, size), np.inf, np.float32)
+    nearest = np.zeros((size, size), np.int32)
+    for number, (seed_x, seed_y) in enumerate(seeds @ axes.T):
+        distance = measure(x - seed_x) + measure(y - seed_y)
+        nearest[distance < least] = number
+        np.minimum(least, distance, out=least)
     return [nearest == i for i in range(len(seeds)) if rng.random() < 0.6]
 
 

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geosam.training.composites import compose, draw, texture
+from geosam.training.composites import blend, compose, draw, texture
 from geosam.training.regions import regions
 from geosam.training.scenes import Image8, Labels, Scene
 
 FILL = (124, 116, 104)  # ImageNet's mean grey levels stand where there is no data
 KIND_WEIGHTS = {"buildings": 0.36, "fields": 0.26, "water": 0.15, "trees": 0.08, "nuclei": 0.03}
-COMPOSITE_SHARE, DRAWING_SHARE, REGION_SHARE = 0.1, 0.08, 0.1  # of the crops
+COMPOSITE_SHARE, DRAWING_SHARE, REGION_SHARE = 0.1, 0.08, 0.05  # of the crops
 REGION_WEIGHT = 0.4  # of a target that nobody drew
 PASTE_SHARE = 0.2  # of the crops of scenes
 OBJECT_SIDE = (0.05, 0.85)  # longer side of the object as a share of the crop, half of the draws
@@ -111,13 +111,20 @@ def warp(
     """Apply `out = linear @ scene_px + offset` to an image whose px are `factor` scene px."""
     matrix = np.hstack([linear * factor, offset[:, None]])
     matrix[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5  # corner-based to centre-based coordinates
+    inverse = cv2.invertAffineTransform(matrix)
+    seen = inverse[:, :2] @ ((size - 1) * np.array([[0, 1, 0, 1], [0, 0, 1, 1]])) + inverse[:, 2:]
+    last = np.array([source.shape[1] - 1, source.shape[0] - 1])
+    left, top = np.clip(np.floor(seen.min(1)).astype(int) - 1, 0, last)
+    right, bottom = np.clip(np.ceil(seen.max(1)).astype(int) + 2, (left + 1, top + 1), last + 1)
+    part = source[top:bottom, left:right]  # scenes are much larger than crops
+    matrix[:, 2] += matrix[:, :2] @ (left, top)
     if nearest:
         values = cv2.warpAffine(
-            source.astype(np.float32), matrix, (size, size), flags=cv2.INTER_NEAREST
+            part.astype(np.float32), matrix, (size, size), flags=cv2.INTER_NEAREST
         )
         return np.asarray(values)
     return np.asarray(
-        cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=FILL)
+        cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=FILL)
     )
 
 
@@ -137,29 +144,32 @@ def paste(source: Crop, onto: Crop, rng: np.random.Generator) -> Crop:
         shift = np.array([[1, 0, right], [0, 1, down]], np.float64)
         mask = cv2.warpAffine(mask, shift, (size, size))
         pasted = cv2.warpAffine(source.image, shift, (size, size))
-        alpha = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0))[..., None]
-        image = image * (1 - alpha) + pasted * alpha
+        blend(image, pasted, mask > 0, rng.uniform(0.4, 1.0))
         labels[mask > 0] = labels.max() + 1
     return Crop(image.astype(np.uint8), labels)
 
 
 def recolour(image: Image8, rng: np.random.Generator) -> Image8:
     """Random radiometry: gain, gamma, saturation, tint, haze, blur and noise."""
-    x: NDArray[Any] = image.astype(np.float32) / 255
+    levels = np.arange(256) / 255
     if rng.random() < 0.8:
-        x = x * rng.uniform(0.7, 1.35) + rng.uniform(-0.1, 0.1)
-        x = np.clip(x, 0, 1) ** rng.uniform(0.7, 1.4)
-    grey = x.mean(2, keepdims=True)
+        levels = levels * rng.uniform(0.7, 1.35) + rng.uniform(-0.1, 0.1)
+        levels = np.clip(levels, 0, 1) ** rng.uniform(0.7, 1.4)
+    x: NDArray[Any] = cv2.LUT(image, levels.astype(np.float32))
+    mix = np.eye(3)
     if rng.random() < 0.5:
-        x = grey + (x - grey) * rng.uniform(0.0, 1.6)
+        saturation = rng.uniform(0.0, 1.6)
+        mix = saturation * mix + (1 - saturation) / 3
     if rng.random() < 0.4:
-        x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+        mix *= rng.uniform(0.85, 1.15, (3, 1))
     if rng.random() < 0.08:
-        x = x[..., rng.permutation(3)]
+        mix = mix[rng.permutation(3)]
+    x = cv2.transform(x, mix)
     if rng.random() < 0.25:
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.4))
     if rng.random() < 0.25:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape).astype(np.float32)
+        spread = np.float32(rng.uniform(0.005, 0.04))
+        x = x + spread * rng.standard_normal(x.shape, np.float32)
     new: Image8 = (np.clip(x, 0, 1) * 255).astype(np.uint8)
-    new[(image == FILL).all(2)] = FILL
+    new[cv2.inRange(image, FILL, FILL) > 0] = FILL
     return new

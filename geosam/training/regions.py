@@ -16,6 +16,7 @@ SEGMENTED_AT = 256  # side at which regions are looked for, px
 COARSENESS = (80, 1200)  # of Felzenszwalb & Huttenlocher 2004
 AREA = (0.002, 0.3)  # of the crop
 LEAST_SOLIDITY = 0.8  # share of the convex hull that a region fills
+RING_PX = 8  # more than the ring and the closing of gaps reach
 LEAST_CONTRAST = 1.0  # difference to the ring round it, in spreads of the region's own colours
 
 
@@ -29,12 +30,22 @@ def regions(image: Image8, rng: np.random.Generator) -> Labels:
     lab = cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 0.8), cv2.COLOR_RGB2LAB).astype(np.float32)
     labels = np.zeros(parts.shape, np.int32)
     for number in np.flatnonzero((areas >= AREA[0]) & (areas <= AREA[1])):
-        mask = opened(parts == number)
-        if mask.any() and is_object(mask, lab):
-            labels[mask > 0] = number
+        place = around(parts == number)
+        mask = opened(parts[place] == number)
+        if mask.any() and is_object(mask, lab[place]):
+            labels[place][mask > 0] = number
     return np.asarray(
         cv2.resize(labels.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST)
     ).astype(np.int32)
+
+
+def around(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of a region and of the ring round it."""
+    col, row, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return (
+        slice(max(0, row - RING_PX), row + height + RING_PX),
+        slice(max(0, col - RING_PX), col + width + RING_PX),
+    )
 
 
 def opened(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -4,16 +4,14 @@ The folder holds `NAME.webp` with `NAME.instances.png` (uint16, 0 = unlabelled) 
 with GeoPackage footprints of the same name, one sub-folder a kind.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import geopandas
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.features import rasterize
 from scipy import ndimage
 
 Image8 = NDArray[np.uint8]
@@ -63,24 +61,37 @@ def make_scene(kind: str, image: Image8, labels: Labels) -> Scene:
 
 def read_scenes(folder: Path) -> list[Scene]:
     """All labelled scenes below `folder`, sorted by name; scenes without instances are left out."""
-    scenes = []
-    for path in sorted(folder.glob("*/*.instances.png")):
-        labels = np.array(Image.open(path)).astype(np.int32)
-        image = read_image(path.with_name(path.name.replace(".instances.png", ".webp")))
-        scenes.append(make_scene(path.parent.name, image, labels))
-    for path in sorted(folder.glob("*/*.tif")):
-        with rasterio.open(path) as source:
-            image = np.moveaxis(source.read((1, 2, 3)), 0, 2)
-            footprints = geopandas.read_file(path.with_suffix(".gpkg")).to_crs(source.crs)
-            shapes = [(shape, i + 1) for i, shape in enumerate(footprints.geometry)]
-            labels = rasterize(shapes, image.shape[:2], transform=source.transform, dtype="int32")
-        scenes.append(make_scene(path.parent.name, np.ascontiguousarray(image), labels))
+    paths = sorted(folder.glob("*/*.instances.png")), sorted(folder.glob("*/*.tif"))
+    with ThreadPoolExecutor() as pool:
+        scenes = [*pool.map(read_labelled, paths[0]), *pool.map(read_mosaic, paths[1])]
     return [scene for scene in scenes if len(scene.ids)]
+
+
+def read_labelled(path: Path) -> Scene:
+    """The scene of a label image NAME.instances.png and of NAME.webp beside it."""
+    labels = np.array(Image.open(path)).astype(np.int32)
+    image = read_image(path.with_name(path.name.replace(".instances.png", ".webp")))
+    return make_scene(path.parent.name, image, labels)
+
+
+def read_mosaic(path: Path) -> Scene:
+    """The scene of a GeoTIFF and of the footprints in the GeoPackage beside it."""
+    import geopandas  # GDAL is not to be had wherever nano is trained
+    import rasterio
+    from rasterio.features import rasterize
+
+    with rasterio.open(path) as source:
+        image = np.moveaxis(source.read((1, 2, 3)), 0, 2)
+        footprints = geopandas.read_file(path.with_suffix(".gpkg")).to_crs(source.crs)
+        shapes = [(shape, i + 1) for i, shape in enumerate(footprints.geometry)]
+        labels = rasterize(shapes, image.shape[:2], transform=source.transform, dtype="int32")
+    return make_scene(path.parent.name, np.ascontiguousarray(image), labels)
 
 
 def read_textures(folder: Path) -> list[Image8]:
     """Unlabelled images for composites."""
-    return [read_image(path) for path in sorted(folder.glob("textures/*.webp"))]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(read_image, sorted(folder.glob("textures/*.webp"))))
 
 
 def read_image(path: Path) -> Image8:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from geosam.model.image_encoder import Features
 from geosam.model.prompt_encoder import Prompts
 from geosam.model.sam import Sam
-from geosam.placement import MASK_LOGIT
+from geosam.protocol import MASK_LOGIT
 from geosam.training.batches import Batch
 
 FOCAL_GAMMA = 1.0

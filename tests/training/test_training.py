@@ -11,7 +11,7 @@ from torch import nn
 
 from geosam.errors import TrainingError
 from geosam.model.image_encoder import EfficientNetLite0
-from geosam.placement import MASK_LOGIT
+from geosam.protocol import MASK_LOGIT
 from geosam.training.batches import Batches, extent
 from geosam.training.composites import compose, draw
 from geosam.training.crops import FILL, Crop, Sampler, cut, paste, recolour
