@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from geosam.training.crops import Crop
 
 SMALLEST_TARGET_PX = 24
+FARTHEST = 3  # cells of 4 px by which a crop is moved: less than one of 16 px
 
 
 class Batch(NamedTuple):
@@ -35,6 +36,35 @@ class Batch(NamedTuple):
     origins: Tensor
 
 
+def seen_twice(batch: Batch, right: int, down: int) -> Batch:
+    """The crops of a batch with margins where they are, and moved, with the same prompts.
+
+    Args:
+        batch: B crops, larger than wanted by FARTHEST cells.
+        right: cells by which they are moved, from 1 to FARTHEST.
+        down: likewise.
+
+    Returns:
+        2B crops, the moved ones last; these lie elsewhere in the model's image.
+    """
+    cells = batch.targets.shape[-1] - FARTHEST
+    size = 4 * cells
+    views = []
+    for x, y in ((0, 0), (right, down)):
+        corner = torch.cat([batch.clicks.new_full((1,), 4 * cell) for cell in (x, y)])
+        views.append(
+            Batch(
+                batch.images[..., 4 * y : 4 * y + size, 4 * x : 4 * x + size],
+                batch.targets[..., y : y + cells, x : x + cells],
+                batch.clicks - corner,
+                (batch.boxes - corner.repeat(2)).clamp(-0.5, size - 0.5),
+                batch.weights,
+                batch.origins.flip(0) if x else batch.origins,
+            )
+        )
+    return Batch(*(torch.cat(parts) for parts in zip(*views, strict=True)))
+
+
 class Draws(Protocol):
     """Where crops come from, such as `geosam.training.crops.Sampler`."""
 
@@ -48,7 +78,8 @@ class Batches(Dataset[Batch]):
     """Batch number `step` is the same whenever it is asked for, so training can resume.
 
     Three batches of four hold `images` crops of half the model's side, which is where most is
-    learned for a given cost; the fourth holds a quarter as many at the full side.
+    learned for a given cost; the fourth holds a quarter as many at the full side. With margins
+    for `seen_twice` they are that much larger.
     """
 
     sampler: Draws
@@ -56,6 +87,7 @@ class Batches(Dataset[Batch]):
     images: int
     prompts: int
     model_size: int
+    margins: bool = False
 
     def __getitem__(self, step: int) -> Batch:
         """Make one batch."""
@@ -63,8 +95,9 @@ class Batches(Dataset[Batch]):
         full = step % 4 == 3
         size = self.model_size if full else self.model_size // 2
         count = self.images // 4 if full else self.images
-        crops = [self.sampler.draw(size, rng) for _ in range(count)]
-        parts = [objects(crop, self.prompts, rng) for crop in crops]
+        margin = 4 * FARTHEST if self.margins else 0
+        crops = [self.sampler.draw(size + margin, rng) for _ in range(count)]
+        parts = [objects(crop, self.prompts, rng, margin) for crop in crops]
         images = np.stack([np.moveaxis(crop.image, 2, 0) for crop in crops])
         room = (self.model_size - size) // 16
         origins = 16.0 * rng.integers(0, room + 1, (count, 2))

@@ -1,6 +1,5 @@
 """A fine-tuning run between two steps: what it has learned, and the best of it so far."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from geosam.training import checkpoint
 from geosam.training.batches import Batch
 from geosam.training.learners import Learner
 from geosam.training.measure import Marks
+from geosam.training.pace import decayed
 
 SEED = 1
 RATE, ENCODER_RATE = 3e-4, 5e-5  # at most
@@ -65,9 +65,8 @@ class Run:
     def learn(self, batch: Batch, share: float) -> None:
         """One optimizer step, when a share of the run is over: rates follow a cosine down."""
         torch.manual_seed(self.course.seed * 1_000_003 + self.step)
-        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * min(1.0, (self.step + 1) / WARMUP_STEPS) * cosine
+            group["lr"] = group["peak"] * min(1.0, (self.step + 1) / WARMUP_STEPS) * decayed(share)
         rounds = int(
             np.random.default_rng((self.course.seed, self.step, 1)).choice(ROUNDS, p=ROUND_SHARES)
         )

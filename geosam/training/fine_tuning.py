@@ -21,6 +21,7 @@ from geosam.training.card import Result, draw_curve, write_card
 from geosam.training.course import SEED, Course, Run
 from geosam.training.learners import Lessons, learner_of
 from geosam.training.measure import Marks, measure
+from geosam.training.pace import Limit
 from geosam.training.places import Place, Source, Truth, hold_out_polygons, hold_out_share
 
 STEPS_A_LOOK = 50  # steps from one look at the polygons held out to the next
@@ -94,7 +95,7 @@ def train(  # noqa: PLR0913  # each is a thing people set
         lessons,
         examiner,
         folder,
-        _Limit(60 * minutes, steps, progress if rank == 0 else None),
+        Limit(60 * minutes, steps, progress if rank == 0 else None),
         rank,
     )
     results = [_finish(run, examiner, out, folder) if rank == 0 else None]
@@ -102,22 +103,6 @@ def train(  # noqa: PLR0913  # each is a thing people set
         distributed.broadcast_object_list(results)
         distributed.destroy_process_group()
     return cast(Result, results[0])
-
-
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """How long a run may take: steps, or where there are none, seconds."""
-
-    seconds: float
-    steps: int | None
-    progress: Progress | None
-
-    def share(self, run: Run) -> float:
-        """The share of it that a run has used up, 1 at its end."""
-        done, total = (run.step, self.steps) if self.steps else (run.seconds, self.seconds)
-        if self.progress:
-            self.progress(min(int(done), int(total)), int(total))
-        return min(1.0, done / total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +202,7 @@ def _wait(processes: int) -> None:
 
 
 def _study(
-    run: Run, lessons: Lessons, examiner: _Examiner, folder: Path, limit: _Limit, rank: int
+    run: Run, lessons: Lessons, examiner: _Examiner, folder: Path, limit: Limit, rank: int
 ) -> None:
     """Learn until the time is over or nothing more is gained."""
     processes = run.course.processes
@@ -232,7 +217,7 @@ def _study(
         if rank == 0 and (due or time.monotonic() - saved > SAVE_EVERY_S):
             run.save(folder)
             saved = time.monotonic()
-        share = torch.tensor([1.0 if run.rests >= PATIENCE else limit.share(run)])
+        share = torch.tensor([1.0 if run.rests >= PATIENCE else limit.share(run.step, run.seconds)])
         if processes > 1:
             share = share.to(run.device)
             distributed.broadcast(share, 0)

@@ -1,6 +1,6 @@
 """One training step: rounds of prompts, each correcting the last; the losses."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,31 @@ SCORE_WEIGHT = 2.0
 MASK_SHARE = 0.5  # of the corrections that come with the mask they correct
 ROUGH_SHARE = 0.15  # of the corrections of boxes that are a rough outline instead
 LEARNT_IN_FULL = 3  # rounds
+STEADY_WEIGHT = 1.0
+
+
+class Asked(NamedTuple):
+    """P prompts of one kind, in the order of their images, and what they mean; see `Batch`."""
+
+    image: Tensor  # (P,) number
+    targets: Tensor
+    clicks: Tensor
+    boxes: Tensor
+    weights: Tensor
+    origins: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, offset: int) -> Self:
+        """Every other prompt of a batch."""
+        count = batch.clicks.shape[1]
+        images = torch.arange(len(batch.images), device=batch.clicks.device)
+        image = images.repeat_interleave(count)[offset::2]
+        own = (part.flatten(0, 1)[offset::2] for part in batch[1:5])
+        return cls(image, *own, batch.origins[image])
+
+    def first(self, count: int) -> "Asked":
+        """The first prompts."""
+        return Asked(*(part[:count] for part in self))
 
 
 class Decoder(Protocol):
@@ -31,23 +56,33 @@ class Decoder(Protocol):
 
 
 def batch_loss(
-    model: Sam, batch: Batch, rounds: int, *, ambiguous: bool = True
-) -> tuple[Tensor, dict[str, float]]:
+    model: Sam,
+    batch: Batch,
+    rounds: int,
+    *,
+    ambiguous: bool = True,
+    shift: tuple[int, int] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Encode the images of a batch, and `prompts_loss` on them."""
     features = model.encode(batch.images.float())
 
     def decode(
         image: Tensor, prompts: Prompts, *, multimask: bool, origin: Tensor
     ) -> tuple[Tensor, Tensor]:
-        own = Features(*(part[image] for part in features))
+        own = Features(*(part.index_select(0, image) for part in features))
         return model.decode(own, prompts, multimask=multimask, origin=origin)
 
-    return prompts_loss(decode, batch, rounds, ambiguous=ambiguous)
+    return prompts_loss(decode, batch, rounds, ambiguous=ambiguous, shift=shift)
 
 
 def prompts_loss(
-    decode: Decoder, batch: Batch, rounds: int, *, ambiguous: bool = True
-) -> tuple[Tensor, dict[str, float]]:
+    decode: Decoder,
+    batch: Batch,
+    rounds: int,
+    *,
+    ambiguous: bool = True,
+    shift: tuple[int, int] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean loss of all prompts over the rounds, and the mean IoU of each round to log.
 
     Even prompts start from a box, odd ones from a click; each further round adds a click at the
@@ -60,36 +95,70 @@ def prompts_loss(
         batch: images and objects.
         rounds: of prompts.
         ambiguous: see `mask_loss`.
+        shift: cells right and down by which the latter half of the crops is the former one moved,
+            if it is. Then the first round is learnt on both, and that they answer alike; the
+            others on the former half alone.
     """
-    device, count = batch.clicks.device, batch.clicks.shape[1]
-    image = torch.arange(len(batch.images), device=device).repeat_interleave(count)  # (P,)
-    everything = [part.flatten(0, 1) for part in batch[1:5]]
     losses, log = [], {}
     for name, offset in (("box", 0), ("click", 1)):
-        chosen = torch.arange(offset, len(image), 2, device=device)
-        targets, clicks, boxes, weights = (part[chosen] for part in everything)
-        origin = batch.origins[image[chosen]]
-        points = clicks[:, None] if name == "click" else clicks[:, None][:, :0]
-        labels = torch.ones(points.shape[:2], device=device)
+        asked = Asked.of(batch, offset)
+        points = asked.clicks[:, None] if name == "click" else asked.clicks[:, None][:, :0]
+        labels = torch.ones(points.shape[:2], device=points.device)
         masks = None
         for number in range(rounds):
             given: Tensor | None = masks if torch.rand(()) < MASK_SHARE else None
-            prompts = Prompts(points, labels, boxes if name == "box" else None, given)
+            prompts = Prompts(points, labels, asked.boxes if name == "box" else None, given)
             if name == "box" and masks is not None and torch.rand(()) < ROUGH_SHARE:
-                prompts = Prompts(points[:, :0], labels[:, :0], boxes, rough(masks))
+                prompts = Prompts(points[:, :0], labels[:, :0], asked.boxes, rough(masks))
             multimask = name == "click" and number == 0
-            logits, scores = decode(image[chosen], prompts, multimask=multimask, origin=origin)
+            logits, scores = decode(asked.image, prompts, multimask=multimask, origin=asked.origins)
+            logits, scores = logits.float(), scores.float()
             loss, best, iou = mask_loss(
-                logits.float(), scores.float(), targets, weights, ambiguous=ambiguous
+                logits, scores, asked.targets, asked.weights, ambiguous=ambiguous
             )
+            log[f"{name}{number}"] = weighted(iou, asked.weights)
+            if shift is not None and number == 0:
+                apart = weighted(unsteadiness(logits, scores, *shift), asked.weights.chunk(2)[0])
+                loss = loss + STEADY_WEIGHT * apart
+                log[f"{name}_apart"] = apart.detach()
+                half = len(best) // 2
+                asked, best = asked.first(half), best[:half]
+                points, labels = points[:half], labels[:half]
             if rounds <= LEARNT_IN_FULL or number in (0, rounds - 1):
                 losses.append(loss)
-            log[f"{name}{number}"] = float((iou * weights).sum() / weights.sum().clamp(min=1))
             masks = best.detach()
-            point, label = next_click(masks, targets)
+            point, label = next_click(masks, asked.targets)
             points = torch.cat([points, point[:, None]], dim=1)  # (P, N+1, 2)
             labels = torch.cat([labels, label[:, None]], dim=1)  # (P, N+1)
     return torch.stack(losses).mean(), log
+
+
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean () of values (P,) that count by their weights (P,)."""
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def unsteadiness(logits: Tensor, scores: Tensor, right: int, down: int) -> Tensor:
+    """How far the answers on crops and on the same crops moved are apart.
+
+    Args:
+        logits: (2P, M, h, w), those of the moved crops last.
+        scores: (2P, M).
+        right: cells by which the latter are moved.
+        down: likewise.
+
+    Returns:
+        (P,) mean over the M masks: one less their soft IoU where both crops see the ground, and
+        the difference of their scores, squared and weighted as its error is.
+    """
+    still, moved = logits.sigmoid().chunk(2)
+    height, width = still.shape[-2:]
+    still = still[..., down:, right:]
+    moved = moved[..., : height - down, : width - right]
+    either = torch.maximum(still, moved).sum((2, 3))  # (P, M)
+    apart = (still - moved).abs().sum((2, 3)) / (either + 1)
+    one, other = scores.chunk(2)
+    return (apart + SCORE_WEIGHT * (one - other).square()).mean(1)
 
 
 def rough(masks: Tensor) -> Tensor:
@@ -133,8 +202,7 @@ def mask_loss(
         value = least + 0.02 * value  # no mask of the three is left without a teacher
     value = value + SCORE_WEIGHT * (scores - iou).square().mean(1)
     rows = torch.arange(len(best), device=best.device)
-    loss = (value * weights).sum() / weights.sum().clamp(min=1)
-    return loss, logits[rows, best], iou[rows, best]
+    return weighted(value, weights), logits[rows, best], iou[rows, best]
 
 
 @torch.no_grad()
@@ -147,7 +215,7 @@ def next_click(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(4):  # the share of errors in ever larger neighbourhoods
         coarse = F.avg_pool2d(coarse, 2)
         depth += F.interpolate(coarse, depth.shape[-2:], mode="bilinear")
-    depth = depth[:, 0] * error + 0.05 * torch.rand(error.shape).to(error.device)  # (P, h, w)
+    depth = depth[:, 0] * error + 0.05 * torch.rand(error.shape, device=error.device)  # (P, h, w)
     flat = depth.flatten(1).argmax(1)  # (P,)
     width = logits.shape[-1]
     cell = torch.stack([flat % width, flat // width], dim=1).float()  # (P, 2)
