@@ -143,7 +143,7 @@ def paste(source: Crop, onto: Crop, rng: np.random.Generator) -> Crop:
         down = rng.integers(-row, size - row - height + 1)
         shift = np.array([[1, 0, right], [0, 1, down]], np.float64)
         mask = cv2.warpAffine(mask, shift, (size, size))
-        pasted = cv2.warpAffine(source.image, shift, (size, size))
+        pasted: Image8 = cv2.warpAffine(source.image, shift, (size, size)).astype(np.uint8)
         blend(image, pasted, mask > 0, rng.uniform(0.4, 1.0))
         labels[mask > 0] = labels.max() + 1
     return Crop(image.astype(np.uint8), labels)

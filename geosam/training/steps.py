@@ -37,8 +37,8 @@ class Asked(NamedTuple):
         count = batch.clicks.shape[1]
         images = torch.arange(len(batch.images), device=batch.clicks.device)
         image = images.repeat_interleave(count)[offset::2]
-        own = (part.flatten(0, 1)[offset::2] for part in batch[1:5])
-        return cls(image, *own, batch.origins[image])
+        targets, clicks, boxes, weights = (p.flatten(0, 1)[offset::2] for p in batch[1:5])
+        return cls(image, targets, clicks, boxes, weights, batch.origins[image])
 
     def first(self, count: int) -> "Asked":
         """The first prompts."""
