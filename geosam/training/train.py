@@ -203,7 +203,8 @@ def train(
             row = {"step": run.step, "share": round(run.share, 4)}
             row |= {name: round(torch.stack(v).mean().item(), 4) for name, v in sums.items()}
             seconds = time.monotonic() - logged
-            row |= {"s_per_step": round(seconds / LOG_EVERY, 4), "waiting": round(waited / seconds, 3)}
+            row["s_per_step"] = round(seconds / LOG_EVERY, 4)
+            row["waiting"] = round(waited / seconds, 3)  # share of the time, for batches
             sums.clear()
             logged, waited = time.monotonic(), 0.0
             log.info("%s", row)

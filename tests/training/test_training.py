@@ -1,7 +1,10 @@
 """Training: data are what they should be, a run that is cut goes on as if it had not been."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,16 +13,24 @@ from scipy import ndimage
 from torch import nn
 
 from geosam.errors import TrainingError
+from geosam.model import MODELS, load_model
 from geosam.model.image_encoder import EfficientNetLite0
 from geosam.protocol import MASK_LOGIT
-from geosam.training.batches import Batches, extent
-from geosam.training.composites import compose, draw
-from geosam.training.crops import FILL, Crop, Sampler, cut, paste, recolour
+from geosam.training.batches import FARTHEST, Batches, extent, objects, seen_twice
+from geosam.training.composites import compose, draw, parcels
+from geosam.training.crops import FILL, Crop, Sampler, cut, paste, recolour, warp
 from geosam.training.imagenet import BATCH_NORM_EPS, fold, load_imagenet
 from geosam.training.regions import regions
 from geosam.training.scenes import make_scene, read_scenes
-from geosam.training.steps import mask_loss, next_click, rough
-from geosam.training.train import Plan, Run
+from geosam.training.steps import (
+    SCORE_WEIGHT,
+    batch_loss,
+    mask_loss,
+    next_click,
+    rough,
+    unsteadiness,
+)
+from geosam.training.train import Plan, Run, set_rates, train
 
 
 def scene(size=300):
@@ -155,6 +166,100 @@ def test_prompts_fit_their_targets(batches):
             assert abs((rows.max() + 1) * 4 - ymax) <= 5 + 0.15 * side
 
 
+def test_a_target_is_the_share_of_each_cell():
+    labels = np.random.default_rng(5).integers(0, 3, (32, 32)).astype(np.int32)
+    crop = Crop(np.zeros((32, 32, 3), np.uint8), labels)
+    targets, *_, weights = objects(crop, 8, np.random.default_rng(0))
+    shares = [(labels == n).reshape(8, 4, 8, 4).mean((1, 3)) for n in (1, 2)]
+    assert (weights == 1).all()
+    for target in targets:
+        assert any((target == share).all() for share in shares)
+
+
+def test_a_crop_is_the_same_whether_cut_from_all_of_a_scene_or_a_part():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (400, 500, 3), np.uint8)
+    for turn in (0.3, 2.0):
+        linear = 0.7 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        offset = np.array([32.0, 32]) - linear @ (250, 200)
+        matrix = np.hstack([linear, offset[:, None]])
+        matrix[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5
+        whole = cv2.warpAffine(image, matrix, (64, 64), borderValue=FILL).astype(int)
+        part = warp(image, linear, offset, 1, 64, nearest=False).astype(int)
+        assert np.abs(part - whole).max() <= 6  # cv2 rounds places to 1/32 px
+    beyond = warp(image, np.eye(2), np.array([9_000.0, 0]), 1, 64, nearest=False)
+    assert (beyond == FILL).all()
+
+
+def test_parcels_do_not_overlap():
+    for seed in range(6):
+        masks = parcels(96, np.random.default_rng(seed))
+        assert np.sum(masks, axis=0).max() == 1
+        assert len(masks) > 1
+
+
+def test_a_crop_moved_shows_the_same_ground_and_prompts(batches):
+    wide = Batches(batches.sampler, seed=3, images=4, prompts=4, model_size=512, margins=True)
+    for step in (0, 3):
+        batch = wide[step]
+        size = 512 if step == 3 else 256
+        count = len(batch.images)
+        assert batch.images.shape[-1] == size + 4 * FARTHEST
+        both = seen_twice(batch, 1, 3)
+        assert both.images.shape == (2 * count, 3, size, size)
+        assert both.targets.shape == (2 * count, 4, size // 4, size // 4)
+        still, moved = both.images.chunk(2)
+        assert torch.equal(still[..., 12:, 4:], moved[..., :-12, :-4])
+        still, moved = both.targets.chunk(2)
+        assert torch.equal(still[..., 3:, 1:], moved[..., :-3, :-1])
+        still, moved = both.clicks.chunk(2)
+        assert torch.equal(still - moved, torch.tensor([4.0, 12]).expand_as(still))
+        drawn = both.weights > 0
+        assert drawn.any()
+        clicks = both.clicks[drawn]
+        assert ((clicks >= 0) & (clicks < size)).all()
+        for target, (x, y) in zip(both.targets[drawn], (clicks / 4).long(), strict=True):
+            assert target[y, x] > 0
+        boxes = both.boxes[drawn]
+        assert ((boxes >= -0.5) & (boxes <= size - 0.5)).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_answers_that_move_with_the_ground_are_steady():
+    ground = torch.full((1, 2, 20, 20), -30.0)
+    ground[:, :, 6:12, 6:14] = 30
+    still, moved = ground[..., :16, :16], ground[..., 3:19, 1:17]
+    scores = torch.tensor([[0.8, 0.5], [0.8, 0.5]])
+    assert unsteadiness(torch.cat([still, moved]), scores, 1, 3).item() < 1e-6
+    fixed = torch.cat([still, still])  # as if the answer hung on the tile: 6 x 8 cells, moved
+    apart = 1 - 3 * 7 / (2 * 6 * 8 - 3 * 7 + 1) - 1 / (2 * 6 * 8 - 3 * 7 + 1)
+    assert unsteadiness(fixed, scores, 1, 3).item() == pytest.approx(apart, abs=1e-4)
+    other = torch.cat([scores[:1], scores[1:] - 0.1])
+    assert unsteadiness(torch.cat([still, moved]), other, 1, 3).item() == pytest.approx(
+        SCORE_WEIGHT * 0.01, abs=1e-4
+    )
+
+
+def test_moved_crops_are_learnt_in_the_first_round(batches):
+    wide = Batches(batches.sampler, seed=3, images=2, prompts=4, model_size=512, margins=True)
+    model = load_model("nano").network.requires_grad_()
+    both = seen_twice(wide[0], 2, 1)
+    asked = []
+    decode = model.decode
+
+    def spy(features, prompts, **how):
+        asked.append(len(prompts.points))
+        return decode(features, prompts, **how)
+
+    model.decode = spy
+    torch.manual_seed(0)
+    loss, log = batch_loss(model, both, 2, shift=(2, 1))
+    assert asked == [8, 4, 8, 4]  # two crops twice with two prompts a kind; then once
+    assert {"box_apart", "click_apart"} < log.keys()
+    loss.backward()
+    assert all(p.grad is not None for p in model.image_encoder.parameters())
+
+
 def test_the_exact_box_counts_from_pixel_centres():
     mask = np.zeros((20, 20), bool)
     mask[5:9, 3:13] = True
@@ -249,3 +354,48 @@ def test_a_run_that_is_cut_goes_on_as_if_it_had_not_been(tmp_path, batches):
         torch.testing.assert_close(second.average[key], value, atol=1e-6, rtol=1e-5)
     with pytest.raises(TrainingError, match=r"other steps, images, prompts .*name another output"):
         Run(Plan(steps=5, thaw=2)).resume(tmp_path)
+
+
+def write_data(folder: Path) -> None:
+    (folder / "fields").mkdir(parents=True)
+    own = scene()
+    Image.fromarray(own.pyramid[0]).save(folder / "fields/a.webp", lossless=True)
+    Image.fromarray(own.labels.astype(np.uint16)).save(folder / "fields/a.instances.png")
+
+
+def test_a_run_takes_the_minutes_it_is_given(tmp_path):
+    write_data(tmp_path / "data")
+    plan = Plan(steps=None, minutes=0.1, thaw=0, images=4, prompts=2, whole_trunk=True, steady=True)
+    out = tmp_path / "out"
+    train(plan, tmp_path / "data", out, start=MODELS["nano"], device="cpu")
+    saved = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert 6 <= saved["seconds"] < 20
+    assert saved["step"] >= 1
+    learnt, before = load_model(out / "weights.safetensors").network, load_model("nano").network
+    differing = {
+        key for key, value in learnt.state_dict().items()
+        if not torch.equal(value, before.state_dict()[key])
+    }  # fmt: skip
+    assert "image_encoder.trunk.stem.weight" in differing
+    train(plan, tmp_path / "data", out, start=MODELS["nano"], device="cpu")
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == saved["step"]
+
+
+def test_rates_go_down_with_the_share_of_the_time():
+    run = Run(Plan(steps=None, minutes=1, thaw=0), MODELS["nano"])
+    run.step, rates = 1_000, []
+    for seconds in (0, 30, 60):
+        run.seconds = seconds
+        set_rates(run.optimizer, run.plan, run.step, run.share)
+        rates.append(run.optimizer.param_groups[0]["lr"] / run.plan.rate)
+    assert rates == pytest.approx([1, 0.505, 0.01])
+
+
+def test_nano_is_trained_without_gdal():
+    code = """
+import sys
+for name in ("rasterio", "geopandas", "shapely", "pyproj", "zarr"):
+    sys.modules[name] = None  # importing it fails
+import geosam.training.train
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
