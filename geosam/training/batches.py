@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from geosam.training.crops import Crop
 
 SMALLEST_TARGET_PX = 24
-FARTHEST = 3  # cells of 4 px by which a crop is moved: less than one of 16 px
+FARTHEST = 7  # cells of 4 px by which a crop is moved: less than one of the coarsest, 32 px
 
 
 class Batch(NamedTuple):
