@@ -58,7 +58,8 @@ class FourierCode(nn.Module):
 
     def forward(self, xy: Tensor) -> Tensor:
         """Coordinates (..., 2) in [0, 1] -> codes (..., width)."""
-        angle = 2 * math.pi * ((2 * xy - 1).float() @ self.gaussian.float())  # (..., width/2)
+        with torch.autocast(xy.device.type, enabled=False):  # half precision is half a px here
+            angle = 2 * math.pi * ((2 * xy - 1).float() @ self.gaussian.float())  # (..., width/2)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)  # (..., width)
 
 

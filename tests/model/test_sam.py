@@ -7,7 +7,7 @@ import torch
 from geosam.model.config import NANO, SamConfig
 from geosam.model.image_encoder import EfficientNetLite0, SameConv
 from geosam.model.layers import LayerNorm2d
-from geosam.model.prompt_encoder import PromptEncoder, Prompts, draw_maps
+from geosam.model.prompt_encoder import FourierCode, PromptEncoder, Prompts, draw_maps
 from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam, pack, unpack
 from geosam.model.transformer import Attention
@@ -183,3 +183,10 @@ def test_layer_norm_is_over_channels():
 def test_the_trunk_has_strides_4_to_32():
     shapes = [tuple(x.shape[1:]) for x in EfficientNetLite0()(torch.zeros(1, 3, 64, 64))]
     assert shapes == [(24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
+
+
+def test_places_are_coded_in_single_precision_while_all_else_is_not():
+    code, places = FourierCode(32), torch.rand(50, 2)
+    exact = code(places)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(code(places), exact)
