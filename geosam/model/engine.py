@@ -1,9 +1,11 @@
 """Where a network computes, in which precision, and what amounts of work suit it there."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
@@ -101,6 +103,26 @@ class Engine:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+    def array(self, tensor: torch.Tensor) -> npt.NDArray[Any]:
+        """A tensor on the device as an array; what a GPU gives stays in pinned memory."""
+        if self.device.type == "cpu":
+            return tensor.numpy()
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return pinned.copy_(tensor).numpy()
+
+    def in_batches(
+        self,
+        encode: Callable[[torch.Tensor], torch.Tensor],
+        images: npt.NDArray[np.uint8],
+        batch: int,
+    ) -> npt.NDArray[Any]:
+        """Features of images (B, 3, S, S), so many encoded at a time."""
+        parts = [
+            self.array(encode(self.tensor(images[start : start + batch])))
+            for start in range(0, len(images), batch)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @property
     def images(self) -> int:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from geosam.model.config import HieraConfig, Sam2Config
 from geosam.model.image_encoder import Features
+from geosam.model.layers import LayerNorm
 
 EPS = 1e-6
 
@@ -62,9 +63,9 @@ class HieraBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, heads: int, window: int, *, pool: bool) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(inputs, eps=EPS)
+        self.norm1 = LayerNorm(inputs, eps=EPS)
         self.attn = WindowAttention(inputs, outputs, heads, window, pool=pool)
-        self.norm2 = nn.LayerNorm(outputs, eps=EPS)
+        self.norm2 = LayerNorm(outputs, eps=EPS)
         self.mlp = nn.Sequential(
             nn.Linear(outputs, 4 * outputs), nn.GELU(), nn.Linear(4 * outputs, outputs)
         )

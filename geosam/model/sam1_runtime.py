@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from geosam.model.engine import CPU, Engine
@@ -43,11 +42,7 @@ class Sam1Model(Loaded):
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
         """Images (B, 3, S, S) -> features (B, C, S/16, S/16)."""
-        features = np.empty((len(images), *self.feature_shape), np.float16)
-        for start in range(0, len(images), self.batch):
-            some = slice(start, start + self.batch)
-            features[some] = self.encoder(self.engine.tensor(images[some])).half().cpu()
-        return features
+        return self.engine.in_batches(lambda some: self.encoder(some).half(), images, self.batch)
 
     @torch.inference_mode()
     def decode(
@@ -68,21 +63,22 @@ class Sam1Model(Loaded):
                 `UNDRAWN`. None: every mask is drawn.
         """
         network, masks, side = self.network, 3 if multimask else 1, self.logits_size
-        logits = np.empty((len(prompts), masks, side, side), np.float32)
-        scores = np.empty((len(prompts), masks), np.float32)
         device = self.engine.device
+        logits = torch.empty(len(prompts), masks, side, side, device=device)
+        scores = torch.empty(len(prompts), masks, device=device)
         embedding = self.engine.tensor(features)[None].float()  # (1, C, S/16, S/16)
         image = network.prepare(embedding)
         decoder = network.mask_decoder
         for chosen in batches(prompts, range(len(prompts)), self.chunk):
             looked = network.look(embedding, image, stack([prompts[i] for i in chosen], device))
-            scores[chosen] = decoder.scores(looked.tokens, multimask=multimask).cpu()
-            drawn = np.array(chosen)
+            own = decoder.scores(looked.tokens, multimask=multimask)  # (P, M)
+            scores[chosen] = own
+            drawn = torch.tensor(chosen, device=device)
             if min_score is not None:
-                wanted = scores[drawn].max(1) >= min_score  # (P,)
+                wanted = own.amax(1) >= min_score  # (P,)
                 logits[drawn[~wanted]] = UNDRAWN
                 drawn = drawn[wanted]
-                looked = Looked(*(part[torch.from_numpy(wanted).to(device)] for part in looked))
+                looked = Looked(*(part[wanted] for part in looked))
             if len(drawn):
-                logits[drawn] = decoder.logits(*looked, multimask=multimask).cpu()
-        return logits, scores.clip(0, 1)
+                logits[drawn] = decoder.logits(*looked, multimask=multimask)
+        return self.engine.array(logits), self.engine.array(scores.clip(0, 1))
