@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from geosam.model.engine import CPU, Engine
@@ -70,10 +71,12 @@ class Sam1Model(Loaded):
         image = network.prepare(embedding)
         decoder = network.mask_decoder
         for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(embedding, image, stack([prompts[i] for i in chosen], device))
+            looked = network.look(
+                embedding, image, stack([prompts[i] for i in chosen], self.engine)
+            )
             own = decoder.scores(looked.tokens, multimask=multimask)  # (P, M)
-            scores[chosen] = own
-            drawn = torch.tensor(chosen, device=device)
+            drawn = self.engine.tensor(np.array(chosen))
+            scores[drawn] = own
             if min_score is not None:
                 wanted = own.amax(1) >= min_score  # (P,)
                 logits[drawn[~wanted]] = UNDRAWN

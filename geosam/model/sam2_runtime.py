@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from geosam.errors import ModelError
@@ -85,10 +86,10 @@ class Sam2Model(Loaded):
         packed = self.engine.tensor(features)[None].float()
         image = network.prepare(unpack(packed, network.config))
         for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(image, stack([prompts[i] for i in chosen], device))
+            looked = network.look(image, stack([prompts[i] for i in chosen], self.engine))
             estimates = decoder.estimates(looked.tokens)  # (P, 4)
             most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
-            drawn = torch.tensor(chosen, device=device)
+            drawn = self.engine.tensor(np.array(chosen))
             scores[drawn] = most
             if min_score is not None:
                 wanted = most.amax(1) >= min_score  # (P,)

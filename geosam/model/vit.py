@@ -151,8 +151,9 @@ class PatchEmbedding(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) to cells (B, S/16, S/16, C)."""
-        patches = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (B, 3, h, w, 16, 16)
-        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (B, h, w, 3 * 16 * 16)
+        batch, bands, height, width = images.shape
+        patches = images.view(batch, bands, height // PATCH, PATCH, width // PATCH, PATCH)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, 3 * 16 * 16)
         return F.linear(patches, self.weight.flatten(1), self.bias)  # (B, h, w, C)
 
 
