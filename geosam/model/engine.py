@@ -44,7 +44,7 @@ class Engine:
         Args:
             device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
             precision: "fp32", or "bf16" on hardware that has it.
-            backend: "torch", or "openvino", which is for the CPU.
+            backend: "torch", "torch-compile", or "openvino", which is for the CPU.
 
         Raises:
             ModelError: there is no such device or backend here, or it cannot compute in that
@@ -90,7 +90,12 @@ class Engine:
             found = on_openvino(encoder, name, size, self.precision)
             if found is not encoder:
                 return found
-        return encoder.to(self.dtype)
+        encoder = encoder.to(self.dtype)
+        if self.backend == "torch-compile":
+            from geosam.model.compiled_encoder import CompiledEncoder  # takes a second
+
+            return CompiledEncoder(encoder, name)
+        return encoder
 
     @property
     def suffix(self) -> str:

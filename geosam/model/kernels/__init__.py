@@ -17,5 +17,7 @@ if AVAILABLE:
 
 
 def suit(x: Tensor) -> bool:
-    """Whether the kernels are to be used for what is done to x."""
+    """Whether the kernels are to be used for what is done to x; a compiler makes its own."""
+    if torch.compiler.is_compiling():
+        return False
     return AVAILABLE and x.is_cuda and not torch.is_grad_enabled()
