@@ -12,6 +12,7 @@ from geosam.recipe import Stretch
 from tiles import Chip, FeatureStore, Raster, RasterError, Tile
 
 READ_AHEAD = 8  # tiles at least, and two batches
+WRITERS = 4  # threads: one compresses slower than a GPU encodes
 
 Done = tuple[Tile, RasterError | None]  # a tile that was dealt with, or why it cannot be read
 
@@ -37,7 +38,7 @@ def encode_tiles(
     """
     ahead = max(READ_AHEAD, 2 * model.batch)
     batch: list[tuple[Tile, Chip, Images]] = []
-    with ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(WRITERS) as writer:
         writing: deque[Future[None]] = deque()
 
         def flush() -> None:

@@ -12,7 +12,7 @@ Features: TypeAlias = npt.NDArray[np.float16]
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
-Backend: TypeAlias = Literal["torch", "openvino"]
+Backend: TypeAlias = Literal["torch", "torch-compile", "openvino"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total). Whatever it raises ends the work; what is done is kept."""

@@ -54,10 +54,17 @@ class Meta:
     """Meta's segment-anything 1.0."""
 
     def __init__(self, config: Sam1Config = TINY) -> None:
+        self.network = self.untrained(config).eval()
+        shapes = {key: value.shape for key, value in self.network.state_dict().items()}
+        self.weights = seeded(shapes)
+        self.network.load_state_dict(self.weights)
+
+    @staticmethod
+    def untrained(config: Sam1Config) -> torch.nn.Module:
         with _torchvision():
             modeling = pytest.importorskip("segment_anything.modeling")
         vit, grid = config.encoder, config.size // 16
-        self.network = modeling.Sam(
+        return modeling.Sam(
             modeling.ImageEncoderViT(
                 img_size=config.size, embed_dim=vit.width, depth=vit.depth, num_heads=vit.heads,
                 out_chans=config.width, use_rel_pos=True, window_size=vit.window,
@@ -74,10 +81,7 @@ class Meta:
                 ),
             ),
             list(MEAN), list(STD),
-        ).eval()  # fmt: skip
-        shapes = {key: value.shape for key, value in self.network.state_dict().items()}
-        self.weights = seeded(shapes)
-        self.network.load_state_dict(self.weights)
+        )  # fmt: skip
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:

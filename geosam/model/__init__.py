@@ -41,9 +41,10 @@ def load_model(
         device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
         precision: "fp32"; or "bf16", faster on hardware that has it and less exact. Its features
             are told apart from those in fp32.
-        backend: what runs the image encoder: "torch"; or "openvino", faster on a CPU and in fp32
-            with the same features. It compiles a model once, which takes some seconds; where it
-            cannot, torch is used, with a warning.
+        backend: what runs the image encoder: "torch"; "openvino", faster on a CPU and in fp32 with
+            the same features, which compiles a model once, in some seconds; or "torch-compile",
+            torch's own compiler, which needs a C++ compiler and a minute or two at each start.
+            Where they cannot, torch is used as it is, with a warning.
 
     Raises:
         ModelError: there is no model of that name and no file at that path, it was not fetched, or

@@ -1,9 +1,11 @@
 """Where a network computes, in which precision, and what amounts of work suit it there."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
@@ -42,7 +44,7 @@ class Engine:
         Args:
             device: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
             precision: "fp32", or "bf16" on hardware that has it.
-            backend: "torch", or "openvino", which is for the CPU.
+            backend: "torch", "torch-compile", or "openvino", which is for the CPU.
 
         Raises:
             ModelError: there is no such device or backend here, or it cannot compute in that
@@ -88,7 +90,12 @@ class Engine:
             found = on_openvino(encoder, name, size, self.precision)
             if found is not encoder:
                 return found
-        return encoder.to(self.dtype)
+        encoder = encoder.to(self.dtype)
+        if self.backend == "torch-compile":
+            from geosam.model.compiled_encoder import CompiledEncoder  # takes a second
+
+            return CompiledEncoder(encoder, name)
+        return encoder
 
     @property
     def suffix(self) -> str:
@@ -101,6 +108,26 @@ class Engine:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+    def array(self, tensor: torch.Tensor) -> npt.NDArray[Any]:
+        """A tensor on the device as an array; what a GPU gives stays in pinned memory."""
+        if self.device.type == "cpu":
+            return tensor.numpy()
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return pinned.copy_(tensor).numpy()
+
+    def in_batches(
+        self,
+        encode: Callable[[torch.Tensor], torch.Tensor],
+        images: npt.NDArray[np.uint8],
+        batch: int,
+    ) -> npt.NDArray[Any]:
+        """Features of images (B, 3, S, S), so many encoded at a time."""
+        parts = [
+            self.array(encode(self.tensor(images[start : start + batch])))
+            for start in range(0, len(images), batch)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @property
     def images(self) -> int:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from geosam.model.config import HieraConfig, Sam2Config
 from geosam.model.image_encoder import Features
+from geosam.model.layers import LayerNorm
 
 EPS = 1e-6
 
@@ -25,7 +26,8 @@ class WindowAttention(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, heads: int, window: int, *, pool: bool) -> None:
         super().__init__()
-        self.heads, self.window, self.pool = heads, window, pool
+        self.heads, self.channels = heads, outputs // heads
+        self.window, self.pool = window, pool
         self.qkv = nn.Linear(inputs, 3 * outputs)
         self.proj = nn.Linear(outputs, outputs)
 
@@ -33,28 +35,30 @@ class WindowAttention(nn.Module):
         """Cells (B, H, W, inputs) -> (B, H, W, outputs), or (B, H/2, W/2, outputs) if pooled."""
         batch, height, width, _ = x.shape
         rows, cols, side = -(-height // self.window), -(-width // self.window), self.window
-        q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, H, W, outputs) each
-        bias_q, bias_k, bias_v = self.qkv.bias.chunk(3)
-        k = self._windows(k, bias_k, rows, cols, side)  # (B * windows, heads, side * side, c)
-        v = self._windows(v, bias_v, rows, cols, side)  # (B * windows, heads, side * side, c)
+        qkv = self.qkv(x)  # (B, H, W, 3 * outputs)
         if self.pool:
+            q, kv = qkv.tensor_split([self.proj.in_features], dim=-1)
+            bias_q, bias_kv = self.qkv.bias.tensor_split([self.proj.in_features])
+            k, v = self._windows(kv, bias_kv, rows, cols, side)
             q, height, width, side = pooled(q), height // 2, width // 2, side // 2
-        q = self._windows(q, bias_q, rows, cols, side)  # (B * windows, heads, side * side, c)
+            (q,) = self._windows(q, bias_q, rows, cols, side)
+        else:
+            q, k, v = self._windows(qkv, self.qkv.bias, rows, cols, side)
         out = F.scaled_dot_product_attention(q, k, v)  # (B * windows, heads, side * side, c)
-        out = out.view(batch, rows, cols, self.heads, side, side, -1)
-        out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * side, cols * side, -1)
+        out = out.transpose(1, 2).reshape(batch, rows, cols, side, side, -1)
+        out = out.transpose(2, 3).reshape(batch, rows * side, cols * side, -1)
         return self.proj(out[:, :height, :width])  # type: ignore[no-any-return]
 
-    def _windows(self, x: Tensor, padding: Tensor, rows: int, cols: int, side: int) -> Tensor:
-        """Cells (B, H, W, C) -> (B * rows * cols, heads, side * side, c)."""
-        batch, height, width, _ = x.shape
+    def _windows(self, x: Tensor, padding: Tensor, rows: int, cols: int, side: int) -> list[Tensor]:
+        """Cells (B, H, W, n * C) -> n of (B * rows * cols, heads, side * side, c)."""
+        batch, height, width, numbers = x.shape
         if (rows * side, cols * side) != (height, width):
             padded = padding.expand(batch, rows * side, cols * side, -1).clone()
             padded[:, :height, :width] = x
-            x = padded  # (B, rows * side, cols * side, C)
-        x = x.view(batch, rows, side, cols, side, self.heads, -1)
-        x = x.permute(0, 1, 3, 5, 2, 4, 6)  # (B, rows, cols, heads, side, side, c)
-        return x.reshape(batch * rows * cols, self.heads, side * side, -1)
+            x = padded  # (B, rows * side, cols * side, n * C)
+        x = x.view(batch, rows, side, cols, side, numbers).transpose(2, 3)
+        x = x.reshape(batch * rows * cols, side * side, -1, self.heads, self.channels)
+        return [part.transpose(1, 2) for part in x.unbind(2)]
 
 
 class HieraBlock(nn.Module):
@@ -62,9 +66,9 @@ class HieraBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, heads: int, window: int, *, pool: bool) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(inputs, eps=EPS)
+        self.norm1 = LayerNorm(inputs, eps=EPS)
         self.attn = WindowAttention(inputs, outputs, heads, window, pool=pool)
-        self.norm2 = nn.LayerNorm(outputs, eps=EPS)
+        self.norm2 = LayerNorm(outputs, eps=EPS)
         self.mlp = nn.Sequential(
             nn.Linear(outputs, 4 * outputs), nn.GELU(), nn.Linear(4 * outputs, outputs)
         )

@@ -6,6 +6,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geosam.model import kernels
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool = False
+) -> Tensor:
+    """Normalise the last axis of x (..., C), and apply GELU if wanted."""
+    if kernels.suit(x):
+        return kernels.normalised(x, weight, bias, eps, gelu=gelu)
+    x = F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    return F.gelu(x) if gelu else x
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation over the last axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) in and out."""
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
 
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of an image-like tensor (B, C, H, W)."""
@@ -19,7 +39,7 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each pixel's channels; (B, C, H, W) in and out."""
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-        x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        x = layer_norm(x, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
 

@@ -4,10 +4,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from geosam.model.engine import CPU
+from geosam.model.engine import CPU, Engine
 from geosam.model.prompt_encoder import Prompts
 from geosam.protocol import Floats, TilePrompt
 
@@ -37,16 +36,16 @@ def batches(
             yield group[start : start + size]
 
 
-def stack(prompts: Sequence[TilePrompt], device: torch.device = CPU.device) -> Prompts:
-    """The prompts of a batch as tensors on a device."""
+def stack(prompts: Sequence[TilePrompt], engine: Engine = CPU) -> Prompts:
+    """The prompts of a batch as tensors on the engine's device."""
 
     def stacked(parts: list[Floats | None]) -> Tensor | None:
         arrays = [part for part in parts if part is not None]
-        return torch.from_numpy(np.stack(arrays)).to(device) if arrays else None
+        return engine.tensor(np.stack(arrays)) if arrays else None
 
     return Prompts(
-        torch.from_numpy(np.stack([prompt.points for prompt in prompts])).to(device),
-        torch.from_numpy(np.stack([prompt.labels for prompt in prompts])).to(device),
+        engine.tensor(np.stack([prompt.points for prompt in prompts])),
+        engine.tensor(np.stack([prompt.labels for prompt in prompts])),
         stacked([prompt.box for prompt in prompts]),
         stacked([prompt.mask for prompt in prompts]),
     )

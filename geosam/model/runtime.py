@@ -37,11 +37,7 @@ class SamModel(Loaded):
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
         """Images (B, 3, S, S) -> features (B, packed_channels, S/16, S/16)."""
-        features = np.empty((len(images), *self.feature_shape), np.float16)
-        for start in range(0, len(images), self.batch):
-            some = slice(start, start + self.batch)
-            features[some] = self.encoder(self.engine.tensor(images[some])).half().cpu()
-        return features
+        return self.engine.in_batches(lambda some: self.encoder(some).half(), images, self.batch)
 
     @torch.inference_mode()
     def decode(
@@ -56,7 +52,6 @@ class SamModel(Loaded):
 
         A prompt that gets no mask of `min_score` in its focus is not decoded in the whole image.
         """
-        device = self.engine.device
         embedding = self.engine.tensor(features)[None].float()
         own = unpack(embedding, self.network.config)
         masks, side = 3 if multimask else 1, self.logits_size
@@ -70,11 +65,13 @@ class SamModel(Loaded):
                 foci = [looks[i] for i in chosen]
                 result = self.network.decode(
                     gather(foci, own),
-                    stack([looks[i].shift(prompts[i]) for i in chosen], device),
+                    stack([looks[i].shift(prompts[i]) for i in chosen], self.engine),
                     multimask=multimask,
-                    origin=torch.tensor([[focus.x, focus.y] for focus in foci]).float().to(device),
+                    origin=self.engine.tensor(
+                        np.array([[look.x, look.y] for look in foci], np.float32)
+                    ),
                 )
-                found = (part.cpu().numpy() for part in result)
+                found = (self.engine.array(part) for part in result)
                 for i, new_logits, new_scores in zip(chosen, *found, strict=True):
                     logits[i, :, *looks[i].cells], scores[i] = new_logits, new_scores
                     best = new_scores.argmax()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import TwoWayConfig
-from geosam.model.layers import MLP, LayerNorm2d
+from geosam.model.layers import MLP, LayerNorm2d, layer_norm
 from geosam.model.mask_decoder import MASKS
 from geosam.model.one_image import OneImage, attend
 from geosam.model.transformer import TwoWayTransformer
@@ -58,7 +58,7 @@ class CellDecoder(nn.Module):
     def norm_gelu(self, x: Tensor) -> Tensor:
         """Parts of cells (P, N, 4, C/4) at stride 8, normalised and activated."""
         norm = self.norm8
-        return F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+        return layer_norm(x, norm.weight, norm.bias, norm.eps, gelu=True)
 
     def draw(self, tokens: Tensor, parts: Tensor, masks: Iterable[int]) -> Tensor:
         """Parts of cells (P, N, 4, 4, C/8) at stride 4 to logits (P, M, 4h, 4w) of some masks."""

@@ -43,11 +43,7 @@ class Sam1Model(Loaded):
     @torch.inference_mode()
     def encode(self, images: Images) -> Features:
         """Images (B, 3, S, S) -> features (B, C, S/16, S/16)."""
-        features = np.empty((len(images), *self.feature_shape), np.float16)
-        for start in range(0, len(images), self.batch):
-            some = slice(start, start + self.batch)
-            features[some] = self.encoder(self.engine.tensor(images[some])).half().cpu()
-        return features
+        return self.engine.in_batches(lambda some: self.encoder(some).half(), images, self.batch)
 
     @torch.inference_mode()
     def decode(
@@ -68,21 +64,24 @@ class Sam1Model(Loaded):
                 `UNDRAWN`. None: every mask is drawn.
         """
         network, masks, side = self.network, 3 if multimask else 1, self.logits_size
-        logits = np.empty((len(prompts), masks, side, side), np.float32)
-        scores = np.empty((len(prompts), masks), np.float32)
         device = self.engine.device
+        logits = torch.empty(len(prompts), masks, side, side, device=device)
+        scores = torch.empty(len(prompts), masks, device=device)
         embedding = self.engine.tensor(features)[None].float()  # (1, C, S/16, S/16)
         image = network.prepare(embedding)
         decoder = network.mask_decoder
         for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(embedding, image, stack([prompts[i] for i in chosen], device))
-            scores[chosen] = decoder.scores(looked.tokens, multimask=multimask).cpu()
-            drawn = np.array(chosen)
+            looked = network.look(
+                embedding, image, stack([prompts[i] for i in chosen], self.engine)
+            )
+            own = decoder.scores(looked.tokens, multimask=multimask)  # (P, M)
+            drawn = self.engine.tensor(np.array(chosen))
+            scores[drawn] = own
             if min_score is not None:
-                wanted = scores[drawn].max(1) >= min_score  # (P,)
+                wanted = own.amax(1) >= min_score  # (P,)
                 logits[drawn[~wanted]] = UNDRAWN
                 drawn = drawn[wanted]
-                looked = Looked(*(part[torch.from_numpy(wanted).to(device)] for part in looked))
+                looked = Looked(*(part[wanted] for part in looked))
             if len(drawn):
-                logits[drawn] = decoder.logits(*looked, multimask=multimask).cpu()
-        return logits, scores.clip(0, 1)
+                logits[drawn] = decoder.logits(*looked, multimask=multimask)
+        return self.engine.array(logits), self.engine.array(scores.clip(0, 1))

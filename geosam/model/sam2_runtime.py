@@ -10,6 +10,7 @@ from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, stack
 from geosam.model.sam import unpack
+from geosam.model.sam1 import Looked
 from geosam.model.sam1_runtime import UNDRAWN
 from geosam.model.sam2 import PackedEncoder, Sam2
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
@@ -48,17 +49,16 @@ class Sam2Model(Loaded):
         Raises:
             ModelError: features are too large for half precision.
         """
-        features = np.empty((len(images), *self.feature_shape), np.float16)
-        for start in range(0, len(images), self.batch):
-            some = slice(start, start + self.batch)
-            packed = self.encoder(self.engine.tensor(images[some])).half()
-            if not packed.isfinite().all():
-                raise ModelError(
-                    f"Model {self.id!r}: features beyond the range of half precision (expected at "
-                    "most 65504). Its weights are damaged or from another network."
-                )
-            features[some] = packed.cpu()
-        return features
+        return self.engine.in_batches(self._packed, images, self.batch)
+
+    def _packed(self, images: torch.Tensor) -> torch.Tensor:
+        packed: torch.Tensor = self.encoder(images).half()
+        if not packed.isfinite().all():
+            raise ModelError(
+                f"Model {self.id!r}: features beyond the range of half precision (expected at "
+                "most 65504). Its weights are damaged or from another network."
+            )
+        return packed
 
     @torch.inference_mode()
     def decode(
@@ -80,27 +80,25 @@ class Sam2Model(Loaded):
                 None: every mask is drawn.
         """
         network, masks, side = self.network, 3 if multimask else 1, self.logits_size
-        logits = np.full((len(prompts), masks, side, side), UNDRAWN, np.float32)
-        scores = np.empty((len(prompts), masks), np.float32)
         device, decoder = self.engine.device, network.mask_decoder
+        logits = torch.full((len(prompts), masks, side, side), UNDRAWN, device=device)
+        scores = torch.empty(len(prompts), masks, device=device)
         packed = self.engine.tensor(features)[None].float()
         image = network.prepare(unpack(packed, network.config))
         for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(image, stack([prompts[i] for i in chosen], device))
+            looked = network.look(image, stack([prompts[i] for i in chosen], self.engine))
             estimates = decoder.estimates(looked.tokens)  # (P, 4)
             most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
-            scores[chosen] = most.cpu()
-            drawn = (
-                np.ones(len(chosen), bool)
-                if min_score is None
-                else scores[chosen].max(1) >= min_score
-            )
-            if drawn.any():
-                kept, places = torch.from_numpy(drawn).to(device), np.array(chosen)[drawn]
-                answer = decoder.answer(
-                    looked.tokens[kept], looked.cells[kept], image.skips, estimates[kept],
-                    multimask=multimask,
-                )  # fmt: skip
-                logits[places] = answer[0].clamp(-MOST, MOST).cpu()
-                scores[places] = answer[1].cpu()
-        return logits, scores
+            drawn = self.engine.tensor(np.array(chosen))
+            scores[drawn] = most
+            if min_score is not None:
+                wanted = most.amax(1) >= min_score  # (P,)
+                drawn, estimates = drawn[wanted], estimates[wanted]
+                looked = Looked(*(part[wanted] for part in looked))
+            if len(drawn):
+                found, own = decoder.answer(
+                    *looked, image.skips, estimates, multimask=multimask
+                )  # (P, M, s, s) and (P, M)
+                logits[drawn] = found.clamp(-MOST, MOST)
+                scores[drawn] = own
+        return self.engine.array(logits), self.engine.array(scores)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import TinyVitConfig
-from geosam.model.layers import Neck
+from geosam.model.layers import LayerNorm, Neck
 
 EXPANSION = 4  # hidden channels of convolutional blocks and MLPs, in widths
 BAND_NUMBERS = 2**20  # of the widest cells that are made at a time, 4 MB
@@ -96,7 +96,7 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads, self.window = heads, window
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
@@ -138,7 +138,7 @@ class TinyVitBlock(nn.Module):
         self.attn = WindowAttention(width, heads, window)
         self.local_conv = Depthwise(width)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
+            LayerNorm(width),
             nn.Linear(width, EXPANSION * width),
             nn.GELU(),
             nn.Linear(EXPANSION * width, width),

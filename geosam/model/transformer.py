@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import TwoWayConfig
+from geosam.model.layers import LayerNorm
 
 
 class Attention(nn.Module):
@@ -45,15 +46,15 @@ class TwoWayBlock(nn.Module):
         width, heads, downsample = config.width, config.heads, config.attention_downsample
         self.first = first
         self.self_attn = Attention(width, heads)
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.cross_attn_token_to_image = Attention(width, heads, downsample)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Linear(config.mlp_width, width)
         )
-        self.norm3 = nn.LayerNorm(width)
+        self.norm3 = LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, heads, downsample)
-        self.norm4 = nn.LayerNorm(width)
+        self.norm4 = LayerNorm(width)
 
     def forward(
         self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
@@ -82,7 +83,7 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(
             config.width, config.heads, config.attention_downsample
         )
-        self.norm_final_attn = nn.LayerNorm(config.width)
+        self.norm_final_attn = LayerNorm(config.width)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Image (P, C, h, w), its positional code (1 or P, C, h, w), tokens (P, T, C).

@@ -7,15 +7,17 @@ the order of the work is not:
 - Linear layers see the image's cells only. A window that juts out of the image is filled up with
   what the reference's zeros become there, the bias of the layer that makes queries, keys, values.
 - The relative positions are an additive mask of fused attention, made for a bounded number of heads
-  at a time, so that the memory does not grow with them; or, on a GPU, further channels of it.
+  at a time, so that the memory does not grow with them. On a GPU a kernel adds them where the
+  scores are made; where it cannot be used, they are further channels.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geosam.model import kernels
 from geosam.model.config import VitConfig
-from geosam.model.layers import Neck
+from geosam.model.layers import LayerNorm, Neck
 
 PATCH = 16
 EPS = 1e-6
@@ -36,6 +38,9 @@ class ImageAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Cells (B, H, W, C) to the same."""
+        if kernels.suit(x):
+            out = kernels.attend(x, self.qkv, self.rel_pos_h, self.rel_pos_w, self.window)
+            return self.proj(out)  # type: ignore[no-any-return]  # (B, H, W, C)
         batch, height, width, channels = x.shape
         side = self.window
         rows, cols = -(-height // side), -(-width // side)
@@ -126,9 +131,9 @@ class VitBlock(nn.Module):
 
     def __init__(self, config: VitConfig, window: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=EPS)
+        self.norm1 = LayerNorm(config.width, eps=EPS)
         self.attn = ImageAttention(config, window)
-        self.norm2 = nn.LayerNorm(config.width, eps=EPS)
+        self.norm2 = LayerNorm(config.width, eps=EPS)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.mlp_width),
             nn.GELU(),
@@ -141,13 +146,24 @@ class VitBlock(nn.Module):
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
+class PatchEmbedding(nn.Conv2d):
+    """A convolution whose kernel is its stride: a product with one row a patch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) to cells (B, S/16, S/16, C)."""
+        batch, bands, height, width = images.shape
+        patches = images.view(batch, bands, height // PATCH, PATCH, width // PATCH, PATCH)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, 3 * 16 * 16)
+        return F.linear(patches, self.weight.flatten(1), self.bias)  # (B, h, w, C)
+
+
 class VitEncoder(nn.Module):
     """Images to an embedding at stride 16."""
 
     def __init__(self, config: VitConfig, size: int, outputs: int) -> None:
         super().__init__()
         grid = size // PATCH
-        self.patch_embed = nn.Conv2d(3, config.width, PATCH, stride=PATCH)
+        self.patch_embed = PatchEmbedding(3, config.width, PATCH, stride=PATCH)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, config.width))
         self.blocks = nn.ModuleList(
             VitBlock(config, grid if i in config.looks_everywhere else config.window)
@@ -157,8 +173,7 @@ class VitEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) -> (B, outputs, S/16, S/16)."""
-        x = self.patch_embed(images).permute(0, 2, 3, 1)  # (B, h, w, C)
-        x = (x + self.pos_embed).contiguous()  # else every norm would copy
+        x = self.patch_embed(images) + self.pos_embed  # (B, h, w, C)
         for block in self.blocks:
             x = block(x)
         embedding: Tensor = self.neck(x.permute(0, 3, 1, 2))  # (B, outputs, h, w)
