@@ -79,16 +79,16 @@ class Model(Protocol):
 
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Masks of P prompts on one image.
+        """Masks of P prompts on one image, or each on an image of its own.
 
         Args:
-            features: of the image, `feature_shape`.
+            features: of the image, `feature_shape`; or P of them, of each prompt's image.
             prompts: P of them.
             multimask: several masks for an ambiguous prompt, else one.
             min_score: the logits of prompts of which no mask reaches it will not be looked at, so

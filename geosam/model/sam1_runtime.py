@@ -7,7 +7,7 @@ import torch
 
 from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
-from geosam.model.prompt_batches import batches, stack
+from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam1 import Looked, Sam1, TileEncoder
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
@@ -52,16 +52,16 @@ class Sam1Model(Loaded):
     @torch.inference_mode()
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+        """Prompts on one image, or each on its own -> logits (P, M, S/4, S/4) and scores (P, M).
 
         Args:
-            features: of the image.
+            features: of the image, or of each prompt's image.
             prompts: P of them.
             multimask: three masks for an ambiguous prompt, else one.
             min_score: prompts of which no mask reaches it are not drawn; all their logits are
@@ -71,18 +71,21 @@ class Sam1Model(Loaded):
         logits = np.empty((len(prompts), masks, side, side), np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
         device = self.engine.device
-        embedding = self.engine.tensor(features)[None].float()  # (1, C, S/16, S/16)
-        image = network.prepare(embedding)
         decoder = network.mask_decoder
-        for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(embedding, image, stack([prompts[i] for i in chosen], device))
-            scores[chosen] = decoder.scores(looked.tokens, multimask=multimask).cpu()
-            drawn = np.array(chosen)
-            if min_score is not None:
-                wanted = scores[drawn].max(1) >= min_score  # (P,)
-                logits[drawn[~wanted]] = UNDRAWN
-                drawn = drawn[wanted]
-                looked = Looked(*(part[torch.from_numpy(wanted).to(device)] for part in looked))
-            if len(drawn):
-                logits[drawn] = decoder.logits(*looked, multimask=multimask).cpu()
+        for own, indices in by_image(features, prompts):
+            embedding = self.engine.tensor(own)[None].float()  # (1, C, S/16, S/16)
+            image = network.prepare(embedding)
+            for chosen in batches(prompts, indices, self.chunk):
+                asked = stack([prompts[i] for i in chosen], device)
+                looked = network.look(embedding, image, asked)
+                scores[chosen] = decoder.scores(looked.tokens, multimask=multimask).cpu()
+                drawn = np.array(chosen)
+                if min_score is not None:
+                    wanted = scores[drawn].max(1) >= min_score  # (P,)
+                    logits[drawn[~wanted]] = UNDRAWN
+                    drawn = drawn[wanted]
+                    kept = torch.from_numpy(wanted).to(device)
+                    looked = Looked(*(part[kept] for part in looked))
+                if len(drawn):
+                    logits[drawn] = decoder.logits(*looked, multimask=multimask).cpu()
         return logits, scores.clip(0, 1)

@@ -8,7 +8,7 @@ import torch
 from geosam.errors import ModelError
 from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
-from geosam.model.prompt_batches import batches, stack
+from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam import unpack
 from geosam.model.sam1_runtime import UNDRAWN
 from geosam.model.sam2 import PackedEncoder, Sam2
@@ -63,16 +63,16 @@ class Sam2Model(Loaded):
     @torch.inference_mode()
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+        """Prompts on one image, or each on its own -> logits (P, M, S/4, S/4) and scores (P, M).
 
         Args:
-            features: of the image.
+            features: of the image, or of each prompt's image.
             prompts: P of them.
             multimask: three masks for an ambiguous prompt, else one.
             min_score: prompts of which no mask reaches it are not drawn; all their logits are
@@ -83,24 +83,25 @@ class Sam2Model(Loaded):
         logits = np.full((len(prompts), masks, side, side), UNDRAWN, np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
         device, decoder = self.engine.device, network.mask_decoder
-        packed = self.engine.tensor(features)[None].float()
-        image = network.prepare(unpack(packed, network.config))
-        for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(image, stack([prompts[i] for i in chosen], device))
-            estimates = decoder.estimates(looked.tokens)  # (P, 4)
-            most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
-            scores[chosen] = most.cpu()
-            drawn = (
-                np.ones(len(chosen), bool)
-                if min_score is None
-                else scores[chosen].max(1) >= min_score
-            )
-            if drawn.any():
-                kept, places = torch.from_numpy(drawn).to(device), np.array(chosen)[drawn]
-                answer = decoder.answer(
-                    looked.tokens[kept], looked.cells[kept], image.skips, estimates[kept],
-                    multimask=multimask,
-                )  # fmt: skip
-                logits[places] = answer[0].clamp(-MOST, MOST).cpu()
-                scores[places] = answer[1].cpu()
+        for own, indices in by_image(features, prompts):
+            packed = self.engine.tensor(own)[None]
+            image = network.prepare(unpack(packed, network.config))
+            for chosen in batches(prompts, indices, self.chunk):
+                looked = network.look(image, stack([prompts[i] for i in chosen], device))
+                estimates = decoder.estimates(looked.tokens)  # (P, 4)
+                most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
+                scores[chosen] = most.cpu()
+                drawn = (
+                    np.ones(len(chosen), bool)
+                    if min_score is None
+                    else scores[chosen].max(1) >= min_score
+                )
+                if drawn.any():
+                    kept, places = torch.from_numpy(drawn).to(device), np.array(chosen)[drawn]
+                    answer = decoder.answer(
+                        looked.tokens[kept], looked.cells[kept], image.skips, estimates[kept],
+                        multimask=multimask,
+                    )  # fmt: skip
+                    logits[places] = answer[0].clamp(-MOST, MOST).cpu()
+                    scores[places] = answer[1].cpu()
         return logits, scores
