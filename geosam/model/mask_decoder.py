@@ -71,7 +71,7 @@ class MaskDecoder(nn.Module):
         else:
             cells, code = (x.flatten(2).transpose(1, 2) for x in (image, image_code))
             tokens, image = attend_to(self.transformer, cells, code, tokens)
-        image = image.transpose(1, 2).unflatten(2, (height, width))  # (P, C, h, w)
+        image = torch.unflatten(image.transpose(1, 2), 2, (height, width))  # (P, C, h, w)
 
         image = self.upscale8(image) + features.stride8 + dense.stride8  # (P, skip8, 2h, 2w)
         image = image + self.mix8(image)

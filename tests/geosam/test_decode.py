@@ -5,7 +5,7 @@ import pytest
 
 from geosam.prompts import PromptSet
 from geosam.verbs import segment
-from tests.fakes import FloodModel, write_raster
+from tests.fakes import FloodModel, images_of, write_raster
 
 
 class ChoosyModel(FloodModel):
@@ -13,13 +13,15 @@ class ChoosyModel(FloodModel):
 
     def __init__(self, best):
         super().__init__()
-        self.best, self.asked = best, []
+        self.best, self.asked = list(best), []
 
     def decode(self, features, prompts, *, multimask, min_score=None):
         self.asked += [(prompt, multimask) for prompt in prompts]
         logits, scores = super().decode(features, prompts, multimask=multimask)
-        width = int((features[0] == 200).any(0).sum())  # of the square, px of the tile
-        return logits, scores * (1.0 if width in self.best else 0.5)
+        widths = [  # of the square, px of the tile
+            int((image[0] == 200).any(0).sum()) for image in images_of(features, prompts)
+        ]
+        return logits, scores * np.where(np.isin(widths, self.best), 1.0, 0.5)[:, None]
 
 
 @pytest.mark.parametrize(("scale", "widths"), [(0.5, range(46, 57)), (1, [28]), (2, [14])])
