@@ -15,7 +15,7 @@ from geosam.masks import Mask
 from geosam.placement import MASK_LOGIT
 from geosam.protocol import Floats, TilePrompt
 from geosam.scene import Scene
-from geosam.tile_masks import Cells, span, without_specks
+from geosam.tile_masks import Cells, any_in_cells, span, without_specks
 from tiles import StoreIncomplete, Tile, TileGrid, Window
 
 FINER = 4  # times as fine as it was found, at most
@@ -271,7 +271,7 @@ def _seen(scene: Scene, tile: Tile, coarse: _Coarse, cell: int) -> Floats | None
     )
     logits, _ = model.decode(scene.store[tile], [prompt], multimask=False)
     found: Floats = logits[0, 0]
-    has_data = scene.store.valid(tile).reshape(len(rows), k, len(cols), k).any((1, 3))
+    has_data = any_in_cells(scene.store.valid(tile), k)
     found = np.where(has_data, found, np.minimum(found, -1))
     near = coarse.near_at(rows, cols)
     both = np.count_nonzero(near & rough & (found > 0))
