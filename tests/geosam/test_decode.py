@@ -1,4 +1,4 @@
-"""How several clicks are asked: the first alone, and the others as its correction."""
+"""How clicks are asked: at which scales, and of several the first alone before the others."""
 
 import numpy as np
 import pytest
@@ -59,3 +59,20 @@ def test_only_a_small_object_is_looked_at_from_nearer_still(tmp_path, side, widt
     assert found.scale == scale
     assert found.geometry.area == pytest.approx(side**2, rel=0.15)
     assert len(model.asked) == times
+
+
+def test_a_click_s_scales_are_decoded_in_one_call(tmp_path):
+    """One prompt at a time is too little work for a CPU; hovering asks for nothing else."""
+    image = np.full((256, 256), 20, np.uint8)
+    image[100:160, 100:160] = 200
+    path = write_raster(tmp_path / "a.tif", image)
+    calls = []
+
+    class Counting(FloodModel):
+        def decode(self, features, prompts, **options):
+            calls.append(len(prompts))
+            return super().decode(features, prompts, **options)
+
+    click = PromptSet.of(points=[[516_230.5, 5_160_830.5]])
+    assert segment(Counting(), path, click)["status"].tolist() == ["ok"]
+    assert calls[0] == 3

@@ -12,6 +12,7 @@ from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam, pack, unpack
 from geosam.model.transformer import Attention
 from geosam.protocol import TilePrompt
+from tests.model.alike import own_images_change_nothing
 
 SMALL = SamConfig(size=64, width=32, skip_channels=(8, 4), heads=2, depth=2, mlp_width=64)
 
@@ -76,6 +77,11 @@ def test_a_prompt_s_answer_does_not_depend_on_its_company(model, features):
         for at in (i, i + len(KINDS), i + 2 * len(KINDS)):
             np.testing.assert_allclose(together[at], alone[0], atol=2e-5)
             np.testing.assert_allclose(scores[at], own_scores[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_each_prompt_may_have_an_image_of_its_own(model, features, multimask):
+    own_images_change_nothing(model, features, [*KINDS, *KINDS[::-1]], multimask=multimask)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16])
