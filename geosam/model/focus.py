@@ -96,12 +96,14 @@ def gather(foci: Sequence[Focus], images: Sequence[Tensor]) -> Tensor:
 
 
 def _extent(prompt: TilePrompt) -> Floats:
-    """Corners (N, 2), px, of all that the prompt says of the object's place."""
+    """Corners (N, 2), px, that span all that the prompt says of the object's place."""
     corners = [prompt.points]
     if prompt.box is not None:
         corners.append(prompt.box.reshape(2, 2))
     if prompt.mask is not None:
-        rows, cols = np.nonzero(prompt.mask > 0)
-        corners.append(np.stack([cols, rows], axis=1).astype(np.float32) * 4)
+        cols, rows = (np.flatnonzero((prompt.mask > 0).any(axis)) for axis in (0, 1))
+        if len(rows):
+            ends = np.array([[cols[0], rows[0]], [cols[-1], rows[-1]]], np.float32)
+            corners.append(ends * 4)
     extent: Floats = np.concatenate(corners)
     return extent
