@@ -13,14 +13,13 @@ import numpy as np
 from geosam.masks import Mask
 from geosam.placement import PixelPrompt, on_tile, to_pixels
 from geosam.prompts import PromptSet
-from geosam.protocol import Features, Floats, Model, Progress
+from geosam.protocol import TILES_AT_ONCE, Features, Floats, Model, Progress
 from geosam.refining import refine
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
 from geosam.workers import share, spread
 from tiles import FeatureStore, Tile
 
-TILES = 4  # decoded together: those of a click, whose work is too little for a CPU one by one
 CHUNK = 64  # prompts decoded at once; bounds the memory, whatever their number
 FILLS_AT_MOST = 0.45  # of the tile's side, by a prompt whose extent is known
 CLICK_SCALES = (0.5, 1.0, 2.0)  # where a click, whose extent is unknown, is tried
@@ -201,8 +200,8 @@ def _decode_all(
 def _decode_tiles(
     scene: Scene, groups: Sequence[tuple[Tile, Sequence[_Job]]], *, multimask: bool
 ) -> Iterator[list[_Answer]]:
-    for start in range(0, len(groups), TILES):
-        some = groups[start : start + TILES]
+    for start in range(0, len(groups), TILES_AT_ONCE):
+        some = groups[start : start + TILES_AT_ONCE]
         answers = iter(_decode_some(scene, some, multimask))
         yield from (list(islice(answers, len(jobs))) for _, jobs in some)
 

@@ -17,6 +17,9 @@ Backend: TypeAlias = Literal["torch", "openvino"]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total). Whatever it raises ends the work; what is done is kept."""
 
+TILES_AT_ONCE = 4
+"""Tiles to decode together: a prompt on one is too little work for a CPU, and memory is bounded."""
+
 FILL = (124, 116, 104)
 """Grey levels (R, G, B) that stand where there is no data: ImageNet's mean, which SAM's
 normalisation turns into about 0."""
