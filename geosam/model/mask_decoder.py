@@ -66,7 +66,7 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)  # (P, 5+T, C)
         image = features.embedding + dense.embedding  # (P, C, h, w)
         height, width = image.shape[-2:]
-        if self.training:  # whose backward pass the plain products suit better
+        if torch.is_grad_enabled():  # the plain products have the faster backward pass
             tokens, image = self.transformer(image, image_code, tokens)  # (P, 5+T, C), (P, hw, C)
         else:
             cells, code = (x.flatten(2).transpose(1, 2) for x in (image, image_code))
