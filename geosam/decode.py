@@ -192,6 +192,7 @@ def _decode_all(
 ) -> Iterator[list[_Answer]]:
     """The answers to the jobs of each tile, in order."""
     size = share(len(groups), scene.client)
+    size += -size % TILES_AT_ONCE  # the same tiles together wherever they are decoded: no rounding
     asked = iter(groups.items())
     pieces = (list(islice(asked, size)) for _ in range(0, len(groups), size))
     return spread(partial(_decode_tiles, multimask=multimask), scene, pieces, scene.client)
