@@ -13,12 +13,12 @@ import numpy as np
 from geosam.masks import Mask
 from geosam.placement import PixelPrompt, on_tile, to_pixels
 from geosam.prompts import PromptSet
-from geosam.protocol import Floats, Progress
+from geosam.protocol import TILES_AT_ONCE, Features, Floats, Model, Progress
 from geosam.refining import refine
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
 from geosam.workers import share, spread
-from tiles import Tile, TileGrid
+from tiles import FeatureStore, Tile
 
 CHUNK = 64  # prompts decoded at once; bounds the memory, whatever their number
 FILLS_AT_MOST = 0.45  # of the tile's side, by a prompt whose extent is known
@@ -28,7 +28,7 @@ SMALL_PX = 24.0  # side of a square as large as the object below which a finer s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A prompt on its way: the scales it is still to be tried at, and its best answer so far.
+    """A prompt on its way, and the scales that it is tried at now, finest first.
 
     The finer scale is for clicks whose object turns out to be small.
 
@@ -41,17 +41,14 @@ class _Job:
     scales: tuple[float, ...]
     finer: float | None = None
     guide: PixelPrompt | None = None
-    best: "_Answer | None" = None
 
-    def after(self, answer: "_Answer", coarser: float | None) -> "_Job":
-        """The job when it has been decoded at its first scale, with `coarser` the next of all."""
-        best = answer if self.best is None else max(self.best, answer, key=_Answer.merit)
-        left, finer = self.scales[1:], self.finer
-        if not left and best.masks[0].status == "truncated":
-            left = () if coarser is None else (coarser,)
-        elif not left and finer is not None and 0 < best.side_px < SMALL_PX:
-            left, finer = (finer,), None
-        return _Job(self.order, self.prompt, left, finer, self.guide, best)
+    def after(self, best: "_Answer", coarser: float | None) -> "_Job | None":
+        """What is still to be tried, with `coarser` the next of all scales; None: no more."""
+        if best.masks[0].status == "truncated":
+            return None if coarser is None else replace(self, scales=(coarser,))
+        if self.finer is not None and 0 < best.side_px < SMALL_PX:
+            return replace(self, scales=(self.finer,), finer=None)
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +99,7 @@ def decode(
         StoreIncomplete, RasterError: a tile is missing and cannot be encoded.
     """
     steps = _Steps(len(prompts), progress)
-    waiting: dict[float, list[_Job]] = defaultdict(list)
+    waiting: list[_Job] = []
     for order, prompt in enumerate(prompts):
         placed = to_pixels(prompt, prompts.crs, scene.frame)
         if placed is None:
@@ -112,22 +109,26 @@ def decode(
             tried = _scales_to_try(placed, scales, scene.model.size)
             guide = placed.first_click if len(tried) > 1 and not placed.is_click else None
             finer = _finer(placed, tried, scales, scene.model.size)
-            waiting[tried[0]].append(_Job(order, placed, tried, finer, guide))
+            waiting.append(_Job(order, placed, tried, finer, guide))
     coarser_than = dict(itertools.pairwise(scales))
+    best: dict[int, _Answer] = {}
     while waiting:
-        scale = min(waiting)
-        coarser = coarser_than.get(scale)
-        groups = _by_tile(waiting.pop(scale), scene.store.grid(scale))
+        groups = _by_tile(waiting, scene.store)
         steps.encode(scene, groups)
-        for jobs, answers in zip(
-            groups.values(), _decode_all(scene, groups, multimask), strict=True
+        waiting = []
+        for (tile, jobs), answers in zip(
+            groups.items(), _decode_all(scene, groups, multimask), strict=True
         ):
             for job, answer in zip(jobs, answers, strict=True):
-                onward = job.after(answer, coarser)
-                if onward.scales:
-                    waiting[onward.scales[0]].append(onward)
+                known = best.get(job.order, answer)
+                best[job.order] = max(known, answer, key=_Answer.merit)
+                if tile.scale < job.scales[-1]:
                     continue
-                for mask in onward.best.masks if onward.best else ():
+                onward = job.after(best[job.order], coarser_than.get(tile.scale))
+                if onward:
+                    waiting.append(onward)
+                    continue
+                for mask in best.pop(job.order).masks:
                     yield job.order, refine(scene, mask, scales, partial(steps.encode, scene))
                 steps.advance()
 
@@ -172,51 +173,63 @@ def _finer(
     return finer if holds else None
 
 
-def _by_tile(jobs: Sequence[_Job], grid: TileGrid) -> dict[Tile, list[_Job]]:
+def _by_tile(jobs: Sequence[_Job], store: FeatureStore) -> dict[Tile, list[_Job]]:
+    """The tiles that jobs are to be decoded in, finest first."""
     groups: dict[Tile, list[_Job]] = defaultdict(list)
-    for job in jobs:
-        tile = grid.locate(job.prompt.bounds)
-        if not job.prompt.is_within(tile):
-            tile = grid.locate(job.prompt.anchor)  # some of the object rather than none
-        groups[tile].append(job)
+    for scale in sorted({scale for job in jobs for scale in job.scales}):
+        grid = store.grid(scale)
+        for job in jobs:
+            if scale in job.scales:
+                tile = grid.locate(job.prompt.bounds)
+                if not job.prompt.is_within(tile):
+                    tile = grid.locate(job.prompt.anchor)  # some of the object rather than none
+                groups[tile].append(job)
     return groups
 
 
 def _decode_all(
     scene: Scene, groups: Mapping[Tile, Sequence[_Job]], multimask: bool
 ) -> Iterator[list[_Answer]]:
-    """The answers to the jobs of each tile, in order; earlier answers need not travel."""
+    """The answers to the jobs of each tile, in order."""
     size = share(len(groups), scene.client)
+    size += -size % TILES_AT_ONCE  # the same tiles together wherever they are decoded: no rounding
     asked = iter(groups.items())
-    pieces = (
-        [(tile, [replace(job, best=None) for job in jobs]) for tile, jobs in islice(asked, size)]
-        for _ in range(0, len(groups), size)
-    )
+    pieces = (list(islice(asked, size)) for _ in range(0, len(groups), size))
     return spread(partial(_decode_tiles, multimask=multimask), scene, pieces, scene.client)
 
 
 def _decode_tiles(
     scene: Scene, groups: Sequence[tuple[Tile, Sequence[_Job]]], *, multimask: bool
 ) -> Iterator[list[_Answer]]:
-    for tile, jobs in groups:
-        yield _decode_tile(scene, tile, jobs, multimask)
+    for start in range(0, len(groups), TILES_AT_ONCE):
+        some = groups[start : start + TILES_AT_ONCE]
+        answers = iter(_decode_some(scene, some, multimask))
+        yield from (list(islice(answers, len(jobs))) for _, jobs in some)
 
 
-def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool) -> list[_Answer]:
-    """The answer to each job, of one mask unless several were asked for."""
+def _decode_some(
+    scene: Scene, groups: Sequence[tuple[Tile, Sequence[_Job]]], multimask: bool
+) -> list[_Answer]:
+    """The answers to the jobs of a few tiles, of one mask unless several were asked for."""
+    asked = [(tile, job) for tile, jobs in groups for job in jobs]
     found = [
-        _Answer((nothing(job.prompt.id, "empty", scene.frame, tile),), 0.0, 0.0) for job in jobs
+        _Answer((nothing(job.prompt.id, "empty", scene.frame, tile),), 0.0, 0.0)
+        for tile, job in asked
     ]
-    if scene.store.status(tile) == "empty":
-        return found
-    decoder = _TileDecoder(scene, tile)
-    guides = {i: job.guide for i, job in enumerate(jobs) if job.guide}
-    clicks = {
-        i: job.prompt
-        for i, job in enumerate(jobs)
-        if job.prompt.is_click and decoder.maker.has_data_at(job.prompt)
+    makers = {
+        tile: TileMasks.on(tile, scene) for tile, _ in groups if scene.store.status(tile) != "empty"
     }
-    others = {i: job.prompt for i, job in enumerate(jobs) if not job.prompt.is_click}
+    guides, clicks, others = {}, {}, {}
+    for i, (tile, job) in enumerate(asked):
+        if tile not in makers:
+            continue
+        if job.guide:
+            guides[i] = tile, job.guide
+        if not job.prompt.is_click:
+            others[i] = tile, job.prompt
+        elif makers[tile].has_data_at(job.prompt):
+            clicks[i] = tile, job.prompt
+    decoder = _Decoder(scene.model, {tile: scene.store[tile] for tile in makers})
     rough, scores = {}, {}
     for i, logits, own_scores in decoder.decode(guides, multimask=True):
         best = int(own_scores.argmax())
@@ -225,9 +238,10 @@ def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool
         decoder.decode(clicks, multimask=True), decoder.decode(others, rough, multimask=False)
     )
     for i, logits, own_scores in answers:
+        tile, job = asked[i]
         ranks = np.argsort(-own_scores, kind="stable")[: None if multimask else 1]
         masks = tuple(
-            decoder.maker.mask(jobs[i].prompt, logits[k], float(own_scores[k]), candidate)
+            makers[tile].mask(job.prompt, logits[k], float(own_scores[k]), candidate)
             for candidate, k in enumerate(ranks)
         )
         cells = 0 if masks[0].logits is None else np.count_nonzero(masks[0].logits > 0)
@@ -236,17 +250,16 @@ def _decode_tile(scene: Scene, tile: Tile, jobs: Sequence[_Job], multimask: bool
     return found
 
 
-class _TileDecoder:
-    """Decodes prompts on a tile, a bounded number of them at once."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoder:
+    """Decodes prompts on a few tiles, whose features it has, a bounded number of them at once."""
 
-    def __init__(self, scene: Scene, tile: Tile) -> None:
-        self.model, self.tile = scene.model, tile
-        self.features = scene.store[tile]
-        self.maker = TileMasks.on(tile, scene)
+    model: Model
+    features: Mapping[Tile, Features]
 
     def decode(
         self,
-        prompts: Mapping[int, PixelPrompt],
+        prompts: Mapping[int, tuple[Tile, PixelPrompt]],
         rough: Mapping[int, Floats] | None = None,
         *,
         multimask: bool,
@@ -254,7 +267,7 @@ class _TileDecoder:
         """Logits (M, s, s) and scores (M,) of each prompt, with its key.
 
         Args:
-            prompts: by any keys.
+            prompts: by any keys, each with its tile.
             rough: logits (s, s) that some of the prompts correct, by the same keys.
             multimask: three masks each, else one.
         """
@@ -262,14 +275,10 @@ class _TileDecoder:
         keys = list(prompts)
         for start in range(0, len(keys), CHUNK):
             chosen = keys[start : start + CHUNK]
-            asked = [
-                on_tile(prompts[key], self.tile, model.size, model.logits_size) for key in chosen
-            ]
-            if rough:
-                asked = [
-                    replace(prompt, mask=rough.get(key, prompt.mask))
-                    for key, prompt in zip(chosen, asked, strict=True)
-                ]
-            yield from zip(
-                chosen, *model.decode(self.features, asked, multimask=multimask), strict=True
-            )
+            features, asked = [], []
+            for key in chosen:
+                tile, prompt = prompts[key]
+                features.append(self.features[tile])
+                placed = on_tile(prompt, tile, model.size, model.logits_size)
+                asked.append(replace(placed, mask=(rough or {}).get(key, placed.mask)))
+            yield from zip(chosen, *model.decode(features, asked, multimask=multimask), strict=True)

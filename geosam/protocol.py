@@ -17,6 +17,9 @@ Backend: TypeAlias = Literal["torch", "torch-compile", "openvino"]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total). Whatever it raises ends the work; what is done is kept."""
 
+TILES_AT_ONCE = 4
+"""Tiles to decode together: a prompt on one is too little work for a CPU, and memory is bounded."""
+
 FILL = (124, 116, 104)
 """Grey levels (R, G, B) that stand where there is no data: ImageNet's mean, which SAM's
 normalisation turns into about 0."""
@@ -82,16 +85,16 @@ class Model(Protocol):
 
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Masks of P prompts on one image.
+        """Masks of P prompts on one image, or each on an image of its own.
 
         Args:
-            features: of the image, `feature_shape`.
+            features: of the image, `feature_shape`; or P of them, of each prompt's image.
             prompts: P of them.
             multimask: several masks for an ambiguous prompt, else one.
             min_score: the logits of prompts of which no mask reaches it will not be looked at, so

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from geosam.masks import Mask
-from geosam.protocol import MASK_LOGIT, Floats, TilePrompt
+from geosam.protocol import MASK_LOGIT, TILES_AT_ONCE, Floats, TilePrompt
 from geosam.scene import Scene
-from geosam.tile_masks import Cells, span, without_specks
+from geosam.tile_masks import Cells, any_in_cells, span, without_specks
 from tiles import StoreIncomplete, Tile, TileGrid, Window
 
 FINER = 4  # times as fine as it was found, at most
@@ -51,8 +51,11 @@ def refine(scene: Scene, mask: Mask, scales: Sequence[float], ensure: Ensure) ->
         ensure(tiles)
     except StoreIncomplete:
         return mask
-    for tile in tiles:
-        canvas.draw(scene, tile, coarse)
+    for start in range(0, len(tiles), TILES_AT_ONCE):
+        some = tiles[start : start + TILES_AT_ONCE]
+        for tile, found in zip(some, _seen(scene, some, coarse, canvas.cell), strict=True):
+            if found is not None:
+                canvas.draw(scene, tile, found)
     return canvas.mask(scene, mask)
 
 
@@ -192,8 +195,8 @@ class _Canvas:
             if self.band[self._core(tile)].any():
                 yield tile
 
-    def draw(self, scene: Scene, tile: Tile, coarse: _Coarse) -> None:
-        """Put what a tile shows of the object into the band."""
+    def draw(self, scene: Scene, tile: Tile, found: Floats) -> None:
+        """Put what a tile shows of the object, logits (s, s), into the band."""
         core = self._core(tile)
         top, left = (
             (edge - start) // self.cell
@@ -202,9 +205,6 @@ class _Canvas:
         here = tuple(
             slice(c.start - at, c.stop - at) for c, at in zip(core, (top, left), strict=True)
         )
-        found = _seen(scene, tile, coarse, self.cell)
-        if found is None:
-            return
         band = self.band[core]
         self.logits[core] = np.where(band, found[here], self.logits[core])
         px, own = (
@@ -247,35 +247,51 @@ class _Canvas:
         return slice(top, max(top, bottom)), slice(left, max(left, right))
 
 
-def _seen(scene: Scene, tile: Tile, coarse: _Coarse, cell: int) -> Floats | None:
-    """Logits (s, s) of the object on a tile; None if it shows no object like the one found."""
-    model = scene.model
-    if scene.store.status(tile) == "empty":
-        return np.full((model.logits_size, model.logits_size), -1, np.float32)
-    side = model.logits_size
-    rows, cols = _centres(tile.read.row, side, cell), _centres(tile.read.col, side, cell)
-    rough = coarse.logits_at(rows, cols) > 0
-    if not rough.any():
-        return None
-    k = model.size // model.logits_size
+def _seen(scene: Scene, tiles: Sequence[Tile], coarse: _Coarse, cell: int) -> list[Floats | None]:
+    """Logits (s, s) of the object on each tile; None if it shows no object like the one found."""
+    model, side = scene.model, scene.model.logits_size
+    seen: list[Floats | None] = [None] * len(tiles)
+    rough: dict[int, Cells] = {}
+    for i, tile in enumerate(tiles):
+        if scene.store.status(tile) == "empty":
+            seen[i] = np.full((side, side), -1, np.float32)
+            continue
+        inside = coarse.logits_at(*_places(tile, side, cell)) > 0
+        if inside.any():
+            rough[i] = inside
+    if not rough:
+        return seen
+    k = model.size // side
+    features = [scene.store[tiles[i]] for i in rough]
+    prompts = [_prompt(inside, k) for inside in rough.values()]
+    logits, _ = model.decode(features, prompts, multimask=False)
+    for (i, inside), found in zip(rough.items(), logits[:, 0], strict=True):
+        has_data = any_in_cells(scene.store.valid(tiles[i]), k)
+        found = np.where(has_data, found, np.minimum(found, -1))
+        near = coarse.near_at(*_places(tiles[i], side, cell))
+        both = np.count_nonzero(near & inside & (found > 0))
+        either = np.count_nonzero(near & (inside | (found > 0)))
+        seen[i] = found if both >= AGREEMENT * either else None
+    return seen
+
+
+def _prompt(inside: Cells, k: int) -> TilePrompt:
+    """An object's cells (s, s), k px each, as a mask and the box round it."""
     (top, bottom), (left, right) = (
         (filled[0] * k, (filled[-1] + 1) * k)
-        for filled in (np.flatnonzero(rough.any(axis)) for axis in (1, 0))
+        for filled in (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     )
-    prompt = TilePrompt(
+    return TilePrompt(
         np.empty((0, 2), np.float32),
         np.empty(0, np.int64),
         np.array([left, top, right, bottom], np.float32) - 0.5,
-        np.where(rough, MASK_LOGIT, -MASK_LOGIT).astype(np.float32),
+        np.where(inside, MASK_LOGIT, -MASK_LOGIT).astype(np.float32),
     )
-    logits, _ = model.decode(scene.store[tile], [prompt], multimask=False)
-    found: Floats = logits[0, 0]
-    has_data = scene.store.valid(tile).reshape(len(rows), k, len(cols), k).any((1, 3))
-    found = np.where(has_data, found, np.minimum(found, -1))
-    near = coarse.near_at(rows, cols)
-    both = np.count_nonzero(near & rough & (found > 0))
-    either = np.count_nonzero(near & (rough | (found > 0)))
-    return found if both >= AGREEMENT * either else None
+
+
+def _places(tile: Tile, side: int, cell: int) -> tuple[Numbers, Numbers]:
+    """The rows and columns, raster px, of the centres of a tile's cells."""
+    return _centres(tile.read.row, side, cell), _centres(tile.read.col, side, cell)
 
 
 def _logits(mask: Mask) -> Floats:

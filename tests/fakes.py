@@ -42,13 +42,14 @@ class FloodModel:
 
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        masks = np.stack([self._mask(features, prompt) for prompt in prompts])  # (P, s, s)
+        images = images_of(features, prompts)
+        masks = np.stack(list(map(self._mask, images, prompts)))  # (P, s, s)
         logits = np.where(masks, SURE, -SURE).astype(np.float32)[:, None]  # (P, 1, s, s)
         if not multimask:
             return logits, np.ones((len(prompts), 1), np.float32)
@@ -82,6 +83,13 @@ class FloodModel:
         last = self.size - 1
         colour = features[:, min(int(y), last), min(int(x), last)]
         return (features == colour[:, None, None]).all(0)
+
+
+def images_of(
+    features: Features | Sequence[Features], prompts: Sequence[TilePrompt]
+) -> Sequence[Features]:
+    """The features of each prompt's image, as `Model.decode` takes them."""
+    return [features] * len(prompts) if isinstance(features, np.ndarray) else features
 
 
 def write_raster(

@@ -5,16 +5,16 @@ in a square of half the image's side round it, and only an object that reaches t
 the whole image. The networks are trained on squares of both sizes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from geosam.model.image_encoder import Features
 from geosam.protocol import Floats, TilePrompt
 
-STRIDES = (16, 8, 4)  # of the features, coarsest first
 FILLS_AT_MOST = 0.95  # of the square's side, by a prompt decoded in it
 
 
@@ -50,13 +50,10 @@ class Focus:
         x, y = (np.rint((middle - side / 2) / 16) * 16).clip(0, size - side).astype(int).tolist()
         return cls(x, y, side, size)
 
-    def cut(self, features: Features) -> Features:
-        """The features (1, C, H, W) within the square."""
-        right, bottom = self.x + self.side, self.y + self.side
-        return Features(*(
-            part[..., self.y // stride : bottom // stride, self.x // stride : right // stride]
-            for part, stride in zip(features, STRIDES, strict=True)
-        ))  # fmt: skip
+    def cut(self, packed: Tensor) -> Tensor:
+        """The packed features (1, C, H, W) within the square."""
+        rows, cols = (slice(start // 16, (start + self.side) // 16) for start in (self.y, self.x))
+        return packed[..., rows, cols]
 
     def shift(self, prompt: TilePrompt) -> TilePrompt:
         """A prompt of the image in the square's px."""
@@ -88,23 +85,25 @@ class Focus:
         return any(open_ and bool(edge.any()) for open_, edge in edges)
 
 
-def gather(foci: list[Focus], features: Features) -> Features:
-    """The features of each square, (P, C, h, w); of the whole image once for all, (1, C, H, W)."""
-    if foci[0].side == foci[0].size:
-        return features
-    return Features(*(
-        torch.cat(parts).contiguous(memory_format=torch.channels_last)
-        for parts in zip(*(focus.cut(features) for focus in foci), strict=True)
-    ))  # fmt: skip
+def gather(foci: Sequence[Focus], images: Sequence[Tensor]) -> Tensor:
+    """The packed features of each square in its image (1, C, H, W): (P, C, h, w).
+
+    Of one whole image that all look at, once for all: (1, C, H, W).
+    """
+    if foci[0].side == foci[0].size and all(image is images[0] for image in images):
+        return images[0]
+    return torch.cat([focus.cut(image) for focus, image in zip(foci, images, strict=True)])
 
 
 def _extent(prompt: TilePrompt) -> Floats:
-    """Corners (N, 2), px, of all that the prompt says of the object's place."""
+    """Corners (N, 2), px, that span all that the prompt says of the object's place."""
     corners = [prompt.points]
     if prompt.box is not None:
         corners.append(prompt.box.reshape(2, 2))
     if prompt.mask is not None:
-        rows, cols = np.nonzero(prompt.mask > 0)
-        corners.append(np.stack([cols, rows], axis=1).astype(np.float32) * 4)
+        cols, rows = (np.flatnonzero((prompt.mask > 0).any(axis)) for axis in (0, 1))
+        if len(rows):
+            ends = np.array([[cols[0], rows[0]], [cols[-1], rows[-1]]], np.float32)
+            corners.append(ends * 4)
     extent: Floats = np.concatenate(corners)
     return extent

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from geosam.model.config import SamConfig
 from geosam.model.image_encoder import Features
 from geosam.model.layers import MLP, LayerNorm2d
+from geosam.model.one_image import attend_to
 from geosam.model.prompt_encoder import DensePrompts
 from geosam.model.transformer import TwoWayTransformer
 
@@ -65,8 +66,12 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)  # (P, 5+T, C)
         image = features.embedding + dense.embedding  # (P, C, h, w)
         height, width = image.shape[-2:]
-        tokens, image = self.transformer(image, image_code, tokens)  # (P, 5+T, C), (P, h*w, C)
-        image = image.transpose(1, 2).unflatten(2, (height, width))  # (P, C, h, w)
+        if torch.is_grad_enabled():  # the plain products have the faster backward pass
+            tokens, image = self.transformer(image, image_code, tokens)  # (P, 5+T, C), (P, hw, C)
+        else:
+            cells, code = (x.flatten(2).transpose(1, 2) for x in (image, image_code))
+            tokens, image = attend_to(self.transformer, cells, code, tokens)
+        image = torch.unflatten(image.transpose(1, 2), 2, (height, width))  # (P, C, h, w)
 
         image = self.upscale8(image) + features.stride8 + dense.stride8  # (P, skip8, 2h, 2w)
         image = image + self.mix8(image)

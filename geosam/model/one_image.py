@@ -68,26 +68,50 @@ def attend(
     Returns:
         tokens (P, T, C) and cells (P, N, C).
     """
+    if own is None:
+        return attend_to(transformer, image.cells, image.code, tokens, image)
+    return attend_to(transformer, own, image.code, tokens)
+
+
+def attend_to(
+    transformer: TwoWayTransformer,
+    cells: Tensor,
+    code: Tensor,
+    tokens: Tensor,
+    shared: OneImage | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What `TwoWayTransformer.forward` gives, for cells that prompts share or have of their own.
+
+    Args:
+        transformer: its weights are used.
+        cells: (1 or P, N, C).
+        code: (1 or P, N, C), positional.
+        tokens: (P, T, C).
+        shared: what is known of the cells, if all prompts share them.
+
+    Returns:
+        tokens (P, T, C) and cells (P, N, C).
+    """
     token_code = tokens
-    cells = image.cells if own is None else own  # (1 or P, N, C)
     for i, layer in enumerate(_blocks(transformer)):
         tokens = _among_tokens(layer, tokens, token_code)
-        keys = cells + image.code
+        keys = cells + code
+        known = shared if i == 0 else None
         seen = (
-            _shared_look(layer.cross_attn_token_to_image, tokens + token_code, image)
-            if i == 0 and own is None
-            else _look(layer.cross_attn_token_to_image, tokens + token_code, keys, cells)
+            _look(layer.cross_attn_token_to_image, tokens + token_code, keys, cells)
+            if known is None
+            else _shared_look(layer.cross_attn_token_to_image, tokens + token_code, known)
         )
         tokens = layer.norm2(tokens + seen)
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        shared = image.queries if i == 0 and own is None else None
+        queries = None if known is None else known.queries
         cells = layer.norm4(
             _look_back(
-                layer.cross_attn_image_to_token, cells, keys, tokens + token_code, tokens, shared
+                layer.cross_attn_image_to_token, cells, keys, tokens + token_code, tokens, queries
             )
         )
     final = transformer.final_attn_token_to_image
-    seen = _look(final, tokens + token_code, cells + image.code, cells)
+    seen = _look(final, tokens + token_code, cells + code, cells)
     return transformer.norm_final_attn(tokens + seen), cells
 
 

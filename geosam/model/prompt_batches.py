@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geosam.model.engine import CPU, Engine
 from geosam.model.prompt_encoder import Prompts
-from geosam.protocol import Floats, TilePrompt
+from geosam.protocol import Features, Floats, TilePrompt
 
 
 def batches(
@@ -34,6 +34,20 @@ def batches(
     for group in groups.values():
         for start in range(0, len(group), size):
             yield group[start : start + size]
+
+
+def by_image(
+    features: Features | Sequence[Features], prompts: Sequence[TilePrompt]
+) -> Iterator[tuple[Features, list[int]]]:
+    """Each image with the indices of the prompts on it; see `geosam.protocol.Model.decode`."""
+    if isinstance(features, np.ndarray):
+        yield features, list(range(len(prompts)))
+        return
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, image in enumerate(features):
+        groups[id(image)].append(i)
+    for group in groups.values():
+        yield features[group[0]], group
 
 
 def stack(prompts: Sequence[TilePrompt], engine: Engine = CPU) -> Prompts:

@@ -8,7 +8,7 @@ import torch
 from geosam.model.engine import CPU, Engine
 from geosam.model.focus import Focus, gather
 from geosam.model.loaded import Loaded
-from geosam.model.prompt_batches import batches, stack
+from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam import PackedEncoder, Sam, unpack
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
@@ -42,18 +42,21 @@ class SamModel(Loaded):
     @torch.inference_mode()
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+        """Prompts on one image, or each on its own -> logits (P, M, S/4, S/4) and scores (P, M).
 
         A prompt that gets no mask of `min_score` in its focus is not decoded in the whole image.
         """
-        embedding = self.engine.tensor(features)[None].float()
-        own = unpack(embedding, self.network.config)
+        images: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+        for image, own in by_image(features, prompts):
+            packed = self.engine.tensor(image)[None]
+            for i in own:
+                images[i] = packed
         masks, side = 3 if multimask else 1, self.logits_size
         logits = np.full((len(prompts), masks, side, side), UNSEEN, np.float32)
         scores = np.empty((len(prompts), masks), np.float32)
@@ -63,8 +66,9 @@ class SamModel(Loaded):
             left = []
             for chosen in batches(prompts, waiting, self.chunk, [look.side for look in looks]):
                 foci = [looks[i] for i in chosen]
+                packed = gather(foci, [images[i] for i in chosen])
                 result = self.network.decode(
-                    gather(foci, own),
+                    unpack(packed, self.network.config),
                     stack([looks[i].shift(prompts[i]) for i in chosen], self.engine),
                     multimask=multimask,
                     origin=self.engine.tensor(

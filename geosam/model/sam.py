@@ -82,7 +82,14 @@ def pack(features: Features) -> Tensor:
 
 
 def unpack(packed: Tensor, config: SkipConfig) -> Features:
-    """The inverse of `pack`."""
+    """The inverse of `pack`: single precision, channels last in memory, in one copy."""
     skip8, skip4 = config.skip_channels
-    embedding, stride8, stride4 = torch.split(packed, [config.width, 4 * skip8, 16 * skip4], dim=1)
-    return Features(embedding, F.pixel_shuffle(stride8, 2), F.pixel_shuffle(stride4, 4))
+    parts = torch.split(packed, [config.width, 4 * skip8, 16 * skip4], dim=1)
+    return Features(*(_unfold(part, side) for part, side in zip(parts, (1, 2, 4), strict=True)))
+
+
+def _unfold(packed: Tensor, side: int) -> Tensor:
+    """Depth to space: (B, side**2 * C, h, w) -> (B, C, side * h, side * w)."""
+    cells = torch.unflatten(packed, 1, (-1, side, side)).permute(0, 4, 2, 5, 3, 1)
+    image = torch.empty(cells.shape, device=cells.device).copy_(cells)  # (B, h, side, w, side, C)
+    return image.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)

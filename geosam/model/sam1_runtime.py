@@ -7,7 +7,7 @@ import torch
 
 from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
-from geosam.model.prompt_batches import batches, stack
+from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam1 import Looked, Sam1, TileEncoder
 from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
 
@@ -48,16 +48,16 @@ class Sam1Model(Loaded):
     @torch.inference_mode()
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+        """Prompts on one image, or each on its own -> logits (P, M, S/4, S/4) and scores (P, M).
 
         Args:
-            features: of the image.
+            features: of the image, or of each prompt's image.
             prompts: P of them.
             multimask: three masks for an ambiguous prompt, else one.
             min_score: prompts of which no mask reaches it are not drawn; all their logits are
@@ -65,23 +65,23 @@ class Sam1Model(Loaded):
         """
         network, masks, side = self.network, 3 if multimask else 1, self.logits_size
         device = self.engine.device
+        decoder = network.mask_decoder
         logits = torch.empty(len(prompts), masks, side, side, device=device)
         scores = torch.empty(len(prompts), masks, device=device)
-        embedding = self.engine.tensor(features)[None].float()  # (1, C, S/16, S/16)
-        image = network.prepare(embedding)
-        decoder = network.mask_decoder
-        for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(
-                embedding, image, stack([prompts[i] for i in chosen], self.engine)
-            )
-            own = decoder.scores(looked.tokens, multimask=multimask)  # (P, M)
-            drawn = self.engine.tensor(np.array(chosen))
-            scores[drawn] = own
-            if min_score is not None:
-                wanted = own.amax(1) >= min_score  # (P,)
-                logits[drawn[~wanted]] = UNDRAWN
-                drawn = drawn[wanted]
-                looked = Looked(*(part[wanted] for part in looked))
-            if len(drawn):
-                logits[drawn] = decoder.logits(*looked, multimask=multimask)
+        for own, indices in by_image(features, prompts):
+            embedding = self.engine.tensor(own)[None].float()  # (1, C, S/16, S/16)
+            image = network.prepare(embedding)
+            for chosen in batches(prompts, indices, self.chunk):
+                asked = stack([prompts[i] for i in chosen], self.engine)
+                looked = network.look(embedding, image, asked)
+                found = decoder.scores(looked.tokens, multimask=multimask)  # (P, M)
+                drawn = self.engine.tensor(np.array(chosen))
+                scores[drawn] = found
+                if min_score is not None:
+                    wanted = found.amax(1) >= min_score  # (P,)
+                    logits[drawn[~wanted]] = UNDRAWN
+                    drawn = drawn[wanted]
+                    looked = Looked(*(part[wanted] for part in looked))
+                if len(drawn):
+                    logits[drawn] = decoder.logits(*looked, multimask=multimask)
         return self.engine.array(logits), self.engine.array(scores.clip(0, 1))

@@ -8,7 +8,7 @@ import torch
 from geosam.errors import ModelError
 from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
-from geosam.model.prompt_batches import batches, stack
+from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam import unpack
 from geosam.model.sam1 import Looked
 from geosam.model.sam1_runtime import UNDRAWN
@@ -63,16 +63,16 @@ class Sam2Model(Loaded):
     @torch.inference_mode()
     def decode(
         self,
-        features: Features,
+        features: Features | Sequence[Features],
         prompts: Sequence[TilePrompt],
         *,
         multimask: bool,
         min_score: float | None = None,
     ) -> tuple[Floats, Floats]:
-        """Prompts on one image -> logits (P, M, S/4, S/4) and scores (P, M).
+        """Prompts on one image, or each on its own -> logits (P, M, S/4, S/4) and scores (P, M).
 
         Args:
-            features: of the image.
+            features: of the image, or of each prompt's image.
             prompts: P of them.
             multimask: three masks for an ambiguous prompt, else one.
             min_score: prompts of which no mask reaches it are not drawn; all their logits are
@@ -83,22 +83,24 @@ class Sam2Model(Loaded):
         device, decoder = self.engine.device, network.mask_decoder
         logits = torch.full((len(prompts), masks, side, side), UNDRAWN, device=device)
         scores = torch.empty(len(prompts), masks, device=device)
-        packed = self.engine.tensor(features)[None].float()
-        image = network.prepare(unpack(packed, network.config))
-        for chosen in batches(prompts, range(len(prompts)), self.chunk):
-            looked = network.look(image, stack([prompts[i] for i in chosen], self.engine))
-            estimates = decoder.estimates(looked.tokens)  # (P, 4)
-            most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
-            drawn = self.engine.tensor(np.array(chosen))
-            scores[drawn] = most
-            if min_score is not None:
-                wanted = most.amax(1) >= min_score  # (P,)
-                drawn, estimates = drawn[wanted], estimates[wanted]
-                looked = Looked(*(part[wanted] for part in looked))
-            if len(drawn):
-                found, own = decoder.answer(
-                    *looked, image.skips, estimates, multimask=multimask
-                )  # (P, M, s, s) and (P, M)
-                logits[drawn] = found.clamp(-MOST, MOST)
-                scores[drawn] = own
+        for own, indices in by_image(features, prompts):
+            packed = self.engine.tensor(own)[None]
+            image = network.prepare(unpack(packed, network.config))
+            for chosen in batches(prompts, indices, self.chunk):
+                asked = stack([prompts[i] for i in chosen], self.engine)
+                looked = network.look(image, asked)
+                estimates = decoder.estimates(looked.tokens)  # (P, 4)
+                most = estimates[:, 1:] if multimask else estimates.amax(1, keepdim=True)
+                drawn = self.engine.tensor(np.array(chosen))
+                scores[drawn] = most
+                if min_score is not None:
+                    wanted = most.amax(1) >= min_score  # (P,)
+                    drawn, estimates = drawn[wanted], estimates[wanted]
+                    looked = Looked(*(part[wanted] for part in looked))
+                if len(drawn):
+                    found, best = decoder.answer(
+                        *looked, image.skips, estimates, multimask=multimask
+                    )  # (P, M, s, s) and (P, M)
+                    logits[drawn] = found.clamp(-MOST, MOST)
+                    scores[drawn] = best
         return self.engine.array(logits), self.engine.array(scores)

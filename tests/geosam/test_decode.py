@@ -1,11 +1,11 @@
-"""How several clicks are asked: the first alone, and the others as its correction."""
+"""How clicks are asked: at which scales, and of several the first alone before the others."""
 
 import numpy as np
 import pytest
 
 from geosam.prompts import PromptSet
 from geosam.verbs import segment
-from tests.fakes import FloodModel, write_raster
+from tests.fakes import FloodModel, images_of, write_raster
 
 
 class ChoosyModel(FloodModel):
@@ -13,13 +13,15 @@ class ChoosyModel(FloodModel):
 
     def __init__(self, best):
         super().__init__()
-        self.best, self.asked = best, []
+        self.best, self.asked = list(best), []
 
     def decode(self, features, prompts, *, multimask, min_score=None):
         self.asked += [(prompt, multimask) for prompt in prompts]
         logits, scores = super().decode(features, prompts, multimask=multimask)
-        width = int((features[0] == 200).any(0).sum())  # of the square, px of the tile
-        return logits, scores * (1.0 if width in self.best else 0.5)
+        widths = [  # of the square, px of the tile
+            int((image[0] == 200).any(0).sum()) for image in images_of(features, prompts)
+        ]
+        return logits, scores * np.where(np.isin(widths, self.best), 1.0, 0.5)[:, None]
 
 
 @pytest.mark.parametrize(("scale", "widths"), [(0.5, range(46, 57)), (1, [28]), (2, [14])])
@@ -57,3 +59,20 @@ def test_only_a_small_object_is_looked_at_from_nearer_still(tmp_path, side, widt
     assert found.scale == scale
     assert found.geometry.area == pytest.approx(side**2, rel=0.15)
     assert len(model.asked) == times
+
+
+def test_a_click_s_scales_are_decoded_in_one_call(tmp_path):
+    """One prompt at a time is too little work for a CPU; hovering asks for nothing else."""
+    image = np.full((256, 256), 20, np.uint8)
+    image[100:160, 100:160] = 200
+    path = write_raster(tmp_path / "a.tif", image)
+    calls = []
+
+    class Counting(FloodModel):
+        def decode(self, features, prompts, **options):
+            calls.append(len(prompts))
+            return super().decode(features, prompts, **options)
+
+    click = PromptSet.of(points=[[516_230.5, 5_160_830.5]])
+    assert segment(Counting(), path, click)["status"].tolist() == ["ok"]
+    assert calls[0] == 3

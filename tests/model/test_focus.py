@@ -7,7 +7,7 @@ import torch
 from geosam.model.config import SamConfig
 from geosam.model.focus import Focus, gather
 from geosam.model.runtime import UNSEEN, SamModel
-from geosam.model.sam import Sam
+from geosam.model.sam import Sam, pack, unpack
 from geosam.protocol import TilePrompt
 
 SMALL = SamConfig(size=128, width=32, skip_channels=(8, 4), heads=2, depth=2, mlp_width=64)
@@ -44,7 +44,8 @@ def test_a_prompt_moves_with_its_focus():
 def test_features_are_cut_at_every_stride():
     torch.manual_seed(0)
     features = Sam(SMALL).encode(torch.rand(1, 3, 128, 128))
-    (a, b, c) = gather([Focus(64, 48, 64, 128), Focus(0, 0, 64, 128)], features)
+    packed = gather([Focus(64, 48, 64, 128), Focus(0, 0, 64, 128)], [pack(features)] * 2)
+    (a, b, c) = unpack(packed, SMALL)
     assert torch.equal(a[0], features.embedding[0, :, 3:7, 4:8])
     assert torch.equal(b[0], features.stride8[0, :, 6:14, 8:16])
     assert torch.equal(c[1], features.stride4[0, :, :16, :16])

@@ -7,11 +7,13 @@ import torch
 from geosam.model.config import NANO, SamConfig
 from geosam.model.image_encoder import EfficientNetLite0, SameConv
 from geosam.model.layers import LayerNorm2d
+from geosam.model.prompt_batches import stack
 from geosam.model.prompt_encoder import FourierCode, PromptEncoder, Prompts, draw_maps
 from geosam.model.runtime import SamModel
 from geosam.model.sam import Sam, pack, unpack
 from geosam.model.transformer import Attention
 from geosam.protocol import TilePrompt
+from tests.model.alike import own_images_change_nothing
 
 SMALL = SamConfig(size=64, width=32, skip_channels=(8, 4), heads=2, depth=2, mlp_width=64)
 
@@ -76,6 +78,24 @@ def test_a_prompt_s_answer_does_not_depend_on_its_company(model, features):
         for at in (i, i + len(KINDS), i + 2 * len(KINDS)):
             np.testing.assert_allclose(together[at], alone[0], atol=2e-5)
             np.testing.assert_allclose(scores[at], own_scores[0], atol=2e-5)
+
+
+def test_answers_are_those_that_training_learns_from(model):
+    """Training multiplies in another order, which suits gradients."""
+    torch.manual_seed(1)
+    images, asked = torch.rand(1, 3, 64, 64) * 255, stack(KINDS[1:2] * 2)
+    with torch.no_grad():
+        parts = model.network.encode(images)
+        quick = model.network.decode(parts, asked, multimask=True)
+    plain = model.network.decode(parts, asked, multimask=True)
+    for one, two in zip(quick, plain, strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-5)
+        assert not torch.equal(one, two)  # else one of the two orders is not used
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_each_prompt_may_have_an_image_of_its_own(model, features, multimask):
+    own_images_change_nothing(model, features, [*KINDS, *KINDS[::-1]], multimask=multimask)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16])

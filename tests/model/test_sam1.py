@@ -19,6 +19,7 @@ from geosam.model.sam1_runtime import UNDRAWN, Sam1Model
 from geosam.model.sam1_weights import build_sam1
 from geosam.model.vit import ImageAttention, folded
 from geosam.protocol import FILL
+from tests.model.alike import own_images_change_nothing
 from tests.references import KINDS, image, prompts
 from tests.seeded import TINY, official
 
@@ -75,6 +76,11 @@ def test_a_prompt_s_answer_does_not_depend_on_its_company(model, features, monke
         alone, own_scores = model.decode(features[0], [prompt], multimask=True)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
         np.testing.assert_allclose(scores[i], own_scores[0], atol=2e-6)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_each_prompt_may_have_an_image_of_its_own(model, features, multimask):
+    own_images_change_nothing(model, features, [*ALL, *ALL[::-1]], multimask=multimask)
 
 
 def test_prompts_below_the_wanted_score_are_not_drawn(model, features, monkeypatch):

@@ -20,6 +20,7 @@ from geosam.model.sam2_runtime import UNDRAWN, Sam2Model
 from geosam.model.sam2_weights import build_sam2
 from geosam.prompts import PromptSet
 from tests.fakes import discs, write_raster
+from tests.model.alike import own_images_change_nothing
 from tests.references import KINDS, image, prompts
 from tests.seeded import TINY_2, loud, official_2
 
@@ -131,6 +132,11 @@ def test_a_prompt_s_answer_does_not_depend_on_its_company(
         alone, own_scores = model.decode(features[0], [prompt], multimask=multimask)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
         np.testing.assert_allclose(scores[i], own_scores[0], atol=2e-6)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_each_prompt_may_have_an_image_of_its_own(model, features, multimask):
+    own_images_change_nothing(model, features, [*ALL, *ALL[::-1]], multimask=multimask)
 
 
 @pytest.mark.parametrize("multimask", [True, False])
