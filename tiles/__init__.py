@@ -6,6 +6,7 @@ from tiles.errors import (
     StoreDamaged,
     StoreIncomplete,
     StoreMismatch,
+    StoreUnreachable,
     StoreUnwritable,
     TilesError,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "StoreDamaged",
     "StoreIncomplete",
     "StoreMismatch",
+    "StoreUnreachable",
     "StoreUnwritable",
     "Tile",
     "TileGrid",

@@ -96,7 +96,7 @@ def test_info_says_what_a_raster_is(small):
     assert about["model_bands"] == [1, 2, 3]
     assert about["tiles_by_scale"] == {"1": 1}
     assert 0 < about["encode_s"] < about["everything_s"]
-    assert 0 < about["everything_mb"] and 0 < about["coverage_mb"]
+    assert about["everything_mb"] > 0 and about["coverage_mb"] > 0
     assert 0 < about["everything_objects"] <= about["coverage_objects"]
     assert "size px" in run("info", small).stdout
 
