@@ -96,7 +96,8 @@ def mosaic(output: Path, rasters: Sequence[str]) -> None:
     """Make many RASTERS on one grid one raster, OUTPUT, a .vrt file.
 
     It names the rasters and holds no pixels, so it takes no time and no room. Where they overlap
-    the later one is seen. CRS, pixel size, bands and nodata must be the same.
+    the later one is seen. CRS, pixel size, bands and nodata must be the same. Overviews that all
+    rasters have are used, where their pixels fit together.
 
     \b
     Examples:
