@@ -51,7 +51,7 @@ DENSITY = 32  # points along a tile's side
 FILL_PX = 16  # gaps between objects up to twice as wide are closed where all ground is covered
 SMOOTH_PX = 1.0  # what `vectorize` may cut off a corner of the pixels' outline, see there
 
-VERSION = 3  # of what the files of the work folder mean
+VERSION = 4  # of what the files of the work folder mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +115,13 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         source: a raster, or a feature store made by `encode`.
         store: where a raster's features are kept; None: beside the raster.
         bands: one band, or three for red, green and blue; None: see `Stretch.of`.
-        scales: raster px per tile px; None: 1 and all coarser ones. Finer ones find objects of a
-            few pixels and take four times as long each.
+        scales: raster px per tile px; None: 1 and all coarser ones. 1/4, or 1/2, beside these finds
+            objects of a few pixels and takes about four times as long.
         area: only objects that reach into these polygons, or those of a vector file, in any CRS;
             None: everywhere.
         min_area_m2: objects smaller than this are left out.
         max_area_m2: objects larger than this are left out.
-        density: points along the side of a tile.
+        density: points along the side of a tile; at scale 1/4 half as many.
         coverage: share out the ground among the objects: without overlaps, neighbours having the
             same border, and with less sure objects where there are no sure ones. Else objects may
             overlap, as a tree does the garden it stands in.

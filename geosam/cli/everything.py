@@ -36,7 +36,7 @@ from geosam.workers import connected
 )
 @click.option(
     "--density", default=run.DENSITY, show_default=True,
-    help="Points along the side of a tile at which it is prompted.",
+    help="Points along the side of a tile at which it is prompted; half as many at scale 1/4.",
 )  # fmt: skip
 @click.option(
     "--coverage", is_flag=True,
@@ -82,7 +82,7 @@ def everything(  # noqa: PLR0913  # one parameter an option
       geosam everything ortho.tif -o objects.gpkg
       geosam everything ortho.tif -o fields.gpkg --area farm.gpkg --min-area 500
       geosam everything ortho.tif -o ground.fgb --coverage --labels ground.tif
-      geosam everything ortho.tif -o trees.gpkg --scales 0.5,1,2    # small ones too
+      geosam everything ortho.tif -o trees.gpkg --scales 0.25,1,2    # small ones too
     """
     if output:
         check_path(output, mode=mode)
