@@ -35,7 +35,7 @@ from tiles import FeatureStore, Raster, write_mosaic
 @interruptible(NOTHING)
 @data_errors
 def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_json: bool) -> None:
-    """Say what RASTER is and what it would take to encode it and to outline every object.
+    """Say what RASTER is and what geosam would take for it.
 
     Time and disk are measured on some tiles of this raster, which takes half a minute or so. Those
     of `everything` and `everything --coverage` are for all options left as they are: seconds with
