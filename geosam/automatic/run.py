@@ -115,8 +115,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         source: a raster, or a feature store made by `encode`.
         store: where a raster's features are kept; None: beside the raster.
         bands: one band, or three for red, green and blue; None: see `Stretch.of`.
-        scales: raster px per tile px; None: 1 and all coarser ones. 1/4, or 1/2, beside these finds
-            objects of a few pixels and takes about four times as long.
+        scales: raster px per tile px; None: 1 and all coarser ones. 1/4 beside these finds objects of
+            8 to 24 px and takes about five times as long.
         area: only objects that reach into these polygons, or those of a vector file, in any CRS;
             None: everywhere.
         min_area_m2: objects smaller than this are left out.
