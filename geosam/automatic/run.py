@@ -40,7 +40,7 @@ from geosam.placement import to_pixels
 from geosam.polygons import measures_m, vectorize
 from geosam.prompts import Prompt
 from geosam.protocol import Model, Progress
-from geosam.scene import Scene, check_scales, is_store
+from geosam.scene import FINEST_SCALE, Scene, check_scales, is_store
 from geosam.workers import share, spread
 from tiles import FeatureStore, Tile, TileGrid
 
@@ -92,6 +92,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     store: str | Path | None = None,
     bands: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
+    small: bool = False,
     area: geopandas.GeoDataFrame | str | Path | None = None,
     min_area_m2: float = 0.0,
     max_area_m2: float = np.inf,
@@ -115,8 +116,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         source: a raster, or a feature store made by `encode`.
         store: where a raster's features are kept; None: beside the raster.
         bands: one band, or three for red, green and blue; None: see `Stretch.of`.
-        scales: raster px per tile px; None: 1 and all coarser ones. 1/4 beside these finds objects of
-            8 to 24 px and takes about five times as long.
+        scales: raster px per tile px; None: 1 and all coarser ones.
+        small: also look at scale 1/4, for objects of 8 to 24 px; takes about five times as long.
         area: only objects that reach into these polygons, or those of a vector file, in any CRS;
             None: everywhere.
         min_area_m2: objects smaller than this are left out.
@@ -163,6 +164,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     if scales is None:
         known = scene.encoded_scales if is_store(source) else scene.store.scales
         scales = [scale for scale in known if scale >= 1]
+    if small:
+        scales = [FINEST_SCALE, *scales]
     shape = None if area is None else _on_raster(area, scene)
     tiers = RELAXED if coverage else STRICT
     chosen = check_scales(scene, scales)

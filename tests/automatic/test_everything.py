@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
+from scipy import ndimage
 
 import geosam
 from geosam.automatic.candidates import STRICT
@@ -322,3 +323,22 @@ def test_the_lattice_on_the_ground_is_no_denser_at_a_quarter_than_at_a_half(tmp_
         asked[scale] = sum(len(ask(tile, plan).points) for tile in tiles)
     assert asked[0.25] == asked[0.5] == pytest.approx(216 * 264 / 4**2, rel=0.01)
     assert asked[1.0] == pytest.approx(216 * 264 / 8**2, rel=0.01)
+
+
+def test_nano_finds_small_objects_if_they_are_asked_for(tmp_path):
+    """Crowns of 12 px on a meadow."""
+    random = np.random.default_rng(0)
+    crown = scene_of([(r, c, 6) for r in (16, 48, 80) for c in (16, 48, 80)], (96, 96)) >= 200
+    colours = np.where(crown, np.array([40, 90, 40])[:, None, None], [[[150]], [[140]], [[110]]])
+    noisy = (colours + random.integers(0, 12, colours.shape)).astype(np.uint8)
+    path = write_raster(tmp_path / "a.tif", noisy)
+    met = {}
+    for small in (False, True):
+        found = pandas.concat(geosam.everything(geosam.load_model("nano"), path, small=small))
+        overlaps = [burn(polygon, path) for polygon in found.geometry]
+        parts, number = ndimage.label(crown)
+        met[small] = sum(
+            any((own & (parts == n)).sum() >= 0.5 * (own | (parts == n)).sum() for own in overlaps)
+            for n in range(1, number + 1)
+        )
+    assert met[True] == 9 > met[False]
