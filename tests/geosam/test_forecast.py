@@ -79,6 +79,19 @@ def test_a_raster_without_data_costs_nothing_but_reading(tmp_path, clock):
     assert [(some.objects, some.seconds) for some in objects] == [(0, 0)] * 2
 
 
+def test_ground_without_objects_is_foretold_too(tmp_path, clock):
+    class Blind(type(clock.model())):
+        def decode(self, features, prompts, **how):
+            logits, scores = super().decode(features, prompts, **how)
+            return np.full_like(logits, -4), scores
+
+    path = write_raster(tmp_path / "plain.tif", np.full((3, 100, 100), 9, np.uint8))
+    with Raster.open(path) as raster:
+        whole = forecast(Blind(), raster, Stretch.of(raster))
+        objects = forecast_objects(Blind(), raster, whole)
+    assert [some.objects for some in objects] == [0, 0]
+
+
 def dotted(folder):
     """Discs of 14 px, nine a tile, in a ground of which no two neighbours are alike."""
     rows, cols = np.mgrid[:160, :256]
