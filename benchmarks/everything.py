@@ -1,24 +1,27 @@
 """Every object of labelled scenes: detection and coverage, beside SLIC and Felzenszwalb.
 
     python benchmarks/everything.py DATA [--model nano] [--classes fields,trees] [--most 5]
+        [--methods coverage,SLIC] [--halved buildings] [--notes FILE]
 
-DATA is laid out as for `accuracy.py`. Each scene is segmented twice, with overlaps and with
-`coverage`. SLIC and Felzenszwalb get the whole image and are set to give about as many segments as
-`coverage` did. The columns:
+DATA is laid out as for `accuracy.py`; of more than `--most` images a class some are drawn at
+random, the same ones each time. Each is segmented twice, with overlaps and with `coverage`. SLIC
+and Felzenszwalb get the whole image and are set to give about as many segments as `coverage` did.
+What is known of an image is kept in the notes and not measured again. The columns:
 
 recall      share of labelled objects of at least 30 px that one segment meets with IoU 0.5
 precision   of boundary pixels: share of the outlines of segments met that lie within 2 px of the
             truth's outline
-covered     share of valid ground under a segment; `masks` before gaps are closed
+covered     share of valid ground under a segment, and of the image where it is least
 cpu s/Mpx   processor seconds per million pixels, encoding included
 MB          by which the peak memory of the process grew; 0 where an earlier scene needed more
 """
 
 import argparse
+import json
 import resource
-import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +34,11 @@ from scipy import ndimage
 from skimage.segmentation import felzenszwalb, find_boundaries, slic
 
 import geosam
-from geosam.training.scenes import read_scenes
+from geosam.training.scenes import Scene, make_scene, read_scenes
 
 NEAR_PX = 2
+NEAR_COUNT = 0.05  # how far from the wanted number of segments Felzenszwalb's may be
+METHODS = "geosam,coverage,SLIC,Felzenszwalb"
 
 
 def write(path: Path, image: np.ndarray, gsd: float) -> Affine:
@@ -81,7 +86,7 @@ def figures(truth: np.ndarray, segments, valid: np.ndarray) -> dict[str, float]:
         own = find_boundaries(canvas, mode="inner")
         hits, total = hits + (own & close).sum(), total + own.sum()
     near["objects"] = len(best)
-    near["met"] = sum(iou >= 0.5 for iou, _ in best.values())
+    near["met"] = int(sum(iou >= 0.5 for iou, _ in best.values()))
     near["hits"], near["total"] = float(hits), float(total)
     covered = np.zeros(truth.shape, bool)
     for rows, cols, mask in segments:
@@ -130,8 +135,75 @@ def felzenszwalb_of(image: np.ndarray, wanted: int) -> np.ndarray:
     for _ in range(8):
         scale = (low * high) ** 0.5
         labels = felzenszwalb(image, scale=scale, sigma=0.8, min_size=20)
-        low, high = (scale, high) if labels.max() + 1 > wanted else (low, scale)
+        count = labels.max() + 1
+        if abs(count - wanted) <= NEAR_COUNT * wanted:
+            break
+        low, high = (scale, high) if count > wanted else (low, scale)
     return labels + 1
+
+
+def images_of(data: Path, kind: str, most: int) -> list[Path]:
+    """The label images and mosaics of a class, or some of them, drawn at random."""
+    paths = sorted([*(data / kind).glob("*.instances.png"), *(data / kind).glob("*.tif")])
+    drawn = np.random.default_rng(0).permutation(len(paths))[:most]
+    return [paths[i] for i in sorted(drawn)]
+
+
+def read(path: Path, *, halved: bool) -> Scene | None:
+    """A scene; None if nothing is labelled."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / path.parent.name
+        folder.mkdir()
+        stem = path.name.removesuffix(".instances.png").removesuffix(".tif")
+        for part in path.parent.glob(f"{stem}.*"):
+            (folder / part.name).symlink_to(part.absolute())
+        scenes = read_scenes(Path(name))
+    if not scenes or not halved:
+        return scenes[0] if scenes else None
+    (scene,) = scenes
+    return make_scene(scene.kind, scene.pyramid[1], scene.labels[::2, ::2])
+
+
+def rows_of(
+    model, scene: Scene, gsd: float, methods: list[str], scales, wanted: int | None
+) -> Iterator[dict]:
+    """The figures of each method on one scene."""
+    image = scene.pyramid[0]
+    shape = image.shape[:2]
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "scene.tif"
+        transform = write(path, image, gsd)
+        for method in methods:
+            if method in ("geosam", "coverage"):
+                made, seconds, peak = measured(
+                    lambda method=method: pandas.concat(
+                        geosam.everything(
+                            model, path, scales=scales, coverage=method == "coverage",
+                            store=Path(name) / f"{method}.zarr",
+                        )
+                    )
+                )  # fmt: skip
+                segments = of_polygons(made, shape, transform)
+                wanted = len(made) if method == "coverage" else wanted
+            else:
+                if wanted is None:
+                    raise SystemExit(f"{method}: takes its number of segments from coverage")
+                count = max(wanted, 2)
+                labels, seconds, peak = measured(
+                    lambda method=method, count=count: (
+                        slic(image, n_segments=count, start_label=1)
+                        if method == "SLIC"
+                        else felzenszwalb_of(image, count)
+                    )
+                )
+                segments = of_labels(labels)
+            found = figures(scene.labels, segments, np.ones(shape, bool))
+            yield {
+                "method": method,
+                "s": seconds,
+                "b": peak,
+                "px": image[..., 0].size / 1e6,
+            } | found
 
 
 def main() -> None:
@@ -139,60 +211,53 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--classes", default="buildings,fields,water,trees")
-    parser.add_argument("--most", type=int, default=1000, help="scenes a class")
+    parser.add_argument("--most", type=int, default=1000, help="images a class")
     parser.add_argument("--scales", help="raster px per tile px, such as 0.5,1,2")
-    parser.add_argument("--no-peers", action="store_true", help="geosam alone")
+    parser.add_argument("--methods", default=METHODS, help="with commas between")
+    parser.add_argument("--halved", default="", help="classes whose images are halved")
+    parser.add_argument("--notes", type=Path, help="a file of JSON lines")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)
     scales = [float(s) for s in arguments.scales.split(",")] if arguments.scales else None
+    methods = arguments.methods.split(",")
+    notes = arguments.notes
+    known = [json.loads(line) for line in notes.open()] if notes and notes.exists() else []
     print(f"{model.id}: every object, scales {scales or '1 and coarser'}")
     print(
-        f"{'class':10} {'method':13} {'segments':>8} {'objects':>7} {'recall':>7} "
-        f"{'precision':>9} {'covered':>8} {'cpu s/Mpx':>9} {'MB':>7}"
+        f"{'class':10} {'method':13} {'images':>6} {'segments':>8} {'objects':>7} {'recall':>7} "
+        f"{'precision':>9} {'covered':>8} {'least':>6} {'cpu s/Mpx':>9} {'MB':>7}"
     )
     for kind in arguments.classes.split(","):
-        scenes = [s for s in read_scenes(arguments.data) if s.kind == kind][: arguments.most]
-        rows: list[dict[str, object]] = []
-        for scene in scenes:
-            image = scene.pyramid[0]
-            valid = np.ones(image.shape[:2], bool)
-            px = image.shape[0] * image.shape[1] / 1e6
-            with tempfile.TemporaryDirectory() as name:
-                path = Path(name) / "scene.tif"
-                transform = write(path, image, GSD_M[kind])
-                wanted = 100
-                for method in ("geosam", "coverage"):
-                    shutil.rmtree(next(Path(name).glob("*.zarr"), "none"), ignore_errors=True)
-                    polygons, seconds, peak = measured(
-                        lambda path=path, method=method: pandas.concat(
-                            geosam.everything(
-                                model, path, coverage=method == "coverage", scales=scales
-                            )
-                        )
-                    )
-                    found = figures(
-                        scene.labels, of_polygons(polygons, valid.shape, transform), valid
-                    )
-                    rows.append({"method": method, "s": seconds, "b": peak, "px": px} | found)
-                    wanted = max(len(polygons), 2)
-            if arguments.no_peers:
+        halved = kind in arguments.halved.split(",")
+        rows: list[dict] = []
+        for path in images_of(arguments.data, kind, arguments.most):
+            about = {
+                "image": f"{kind}/{path.name}", "halved": halved, "model": model.id,
+                "scales": scales,
+            }  # fmt: skip
+            before = {row["method"]: row for row in known if all(row[k] == about[k] for k in about)}
+            rows += [before[method] for method in methods if method in before]
+            left = [method for method in methods if method not in before]
+            scene = read(path, halved=halved) if left else None
+            if scene is None:
                 continue
-            for method, work in (
-                ("SLIC", lambda image=image, n=wanted: slic(image, n_segments=n, start_label=1)),
-                ("Felzenszwalb", lambda image=image, n=wanted: felzenszwalb_of(image, n)),
-            ):
-                labels, seconds, peak = measured(work)
-                found = figures(scene.labels, of_labels(labels), valid)
-                rows.append({"method": method, "s": seconds, "b": peak, "px": px} | found)
+            wanted = before["coverage"]["segments"] if "coverage" in before else None
+            gsd = GSD_M[kind] * (1 + halved)
+            for row in rows_of(model, scene, gsd, left, scales, wanted):
+                rows.append(row)
+                if notes:
+                    with notes.open("a") as file:
+                        file.write(json.dumps(about | row) + "\n")
         table = pandas.DataFrame(rows)
-        for method, own in table.groupby("method", sort=False):
-            peak = own["b"].sum()
+        for method in methods:
+            own = table[table["method"] == method]
             print(
-                f"{kind:10} {method:13} {own['segments'].sum():8} {own['objects'].sum():7} "
-                f"{own['met'].sum() / own['objects'].sum():7.2f} "
+                f"{kind:10} {method:13} {len(own):6} {own['segments'].sum():8} "
+                f"{own['objects'].sum():7} {own['met'].sum() / own['objects'].sum():7.2f} "
                 f"{own['hits'].sum() / max(own['total'].sum(), 1):9.2f} "
                 f"{own['covered'].sum() / own['valid'].sum():8.3f} "
-                f"{own['s'].sum() / own['px'].sum():9.1f} {peak:7.0f}",
+                f"{(own['covered'] / own['valid']).min():6.3f} "
+                f"{own['s'].sum() / own['px'].sum():9.1f} {own['b'].sum():7.0f}",
                 flush=True,
             )
 

@@ -6,7 +6,7 @@ Square rasters of these sides (uint16, four bands, no overviews) are written int
 they are there: discs of radius 16 to 22 px on a pitch of 50 px, so the largest holds 430,000. Each
 verb is a command of its own, as a user would give it, with nano on the CPU:
 
-info        what it foretells of `encode`
+info        what it foretells of `encode`, and with `--density 32` of `everything`
 encode      all tiles at scale 1 and coarser
 segment     one click a million pixels, on the encoded features
 everything  the lattice is thin by default, because a full one would take hours at the last size
@@ -28,6 +28,8 @@ from pathlib import Path
 import geopandas
 import numpy as np
 from memory import PLACE, write_scene
+
+from geosam.automatic.run import DENSITY
 
 PITCH, SMALLEST, LARGEST = 50, 16, 22  # px
 PX_A_CLICK = 1_000_000
@@ -76,8 +78,9 @@ def rows_of(side: int, folder: Path, density: int, cover: int, known: set[tuple[
         writer.start()
         writer.join()
     about: dict = {"side": side, "mpx": round(side**2 / 1e6, 1)}
+    verbs = {"encode", "everything", "coverage"} - {verb for at, verb in known if at == side}
+    foretold = json.loads(measured("info", raster, "--json")["output"]) if verbs else {}
     if (side, "encode") not in known:
-        foretold = json.loads(measured("info", raster, "--json")["output"])
         row = measured("encode", raster, "-o", store)
         row |= {"mb": round(megabytes(store)), "tiles": sum(foretold["tiles_by_scale"].values())}
         row |= {"foretold_s": foretold["encode_s"], "foretold_mb": foretold["encode_mb"]}
@@ -94,13 +97,18 @@ def rows_of(side: int, folder: Path, density: int, cover: int, known: set[tuple[
         if (side, verb) in known or (verb == "coverage" and side > cover):
             continue
         target = folder / f"{verb}_{side}.gpkg"
+        before = sum(megabytes(part) for part in folder.glob(f"discs_{side}.*.objects"))
         row = measured(
             "everything", raster, "--store", store, "--density", density, "-o", target,
             *(["--coverage"] if verb == "coverage" else []), "--mode", "replace",
         )  # fmt: skip
         objects = int(geopandas.read_file(target, ignore_geometry=True, columns=["id"])["id"].max())
-        kept = sum(megabytes(part) for part in folder.glob(f"discs_{side}.*.objects"))
-        yield about | {"verb": verb, "objects": objects, "mb": round(kept)} | row
+        kept = sum(megabytes(part) for part in folder.glob(f"discs_{side}.*.objects")) - before
+        row |= {"objects": objects, "mb": round(kept + target.stat().st_size / 1e6, 2)}
+        if density == DENSITY:
+            row["foretold_s"] = round(foretold[f"{verb}_s"] - foretold["encode_s"], 1)
+            row["foretold_mb"] = foretold[f"{verb}_mb"]
+        yield about | {"verb": verb} | row
 
 
 def draw(rows: list[dict], path: Path) -> None:

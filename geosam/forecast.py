@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from geosam.encoding import encode_tiles
 from geosam.protocol import Model
@@ -26,11 +27,18 @@ class Forecast:
         tiles: how many there are at each scale, tiles without data among them.
         seconds: wall time, on this machine as busy as it is now.
         megabytes: of the feature store.
+        tile_s: what one tile takes.
+        valid_px: how much of the raster has data.
+        seen: of the tiles at the finest of these scales that were looked at, those whose cores
+            have data, and how many px of them.
     """
 
     tiles: dict[float, int]
     seconds: float
     megabytes: float
+    tile_s: float
+    valid_px: float
+    seen: dict[Tile, int]
 
 
 def forecast(model: Model, raster: Raster, stretch: Stretch) -> Forecast:
@@ -48,20 +56,25 @@ def forecast(model: Model, raster: Raster, stretch: Stretch) -> Forecast:
     tiles = [grids[0][divmod(int(place), grids[0].cols)] for place in spread]
     reads = [_read(raster, stretch, tile) for tile in tiles]
     read_s = sum(seconds for _, seconds in reads) / len(tiles)
-    with_data = [tile for tile, (has_data, _) in zip(tiles, reads, strict=True) if has_data]
+    with_data = [tile for tile, (valid, _) in zip(tiles, reads, strict=True) if valid.any()]
+    cores = [valid[t.core.slices(t.read)] for t, (valid, _) in zip(tiles, reads, strict=True)]
+    seen = {t: int(core.sum()) for t, core in zip(tiles, cores, strict=True) if core.any()}
+    valid_share = sum(seen.values()) / sum(core.size for core in cores)
+    valid_px = valid_share * raster.window.width * raster.window.height
     share = len(with_data) / len(tiles)
     encode_s, size = _try(model, raster, stretch, grids[0], with_data) if with_data else (0.0, 0.0)
     reduce_s = _reduce_s(raster, stretch, grids, read_s)
     encoding, reading = total * share * encode_s, total * (1 - share) * read_s + reduce_s
     seconds = encoding + reading if model.device == "cpu" else max(encoding, reading)
-    return Forecast({grid.scale: len(grid) for grid in grids}, seconds, total * share * size / 1e6)
+    counts, megabytes = {grid.scale: len(grid) for grid in grids}, total * share * size / 1e6
+    return Forecast(counts, seconds, megabytes, encode_s, valid_px, seen)
 
 
-def _read(raster: Raster, stretch: Stretch, tile: Tile) -> tuple[bool, float]:
-    """Whether a tile has data, and the seconds it took to find out."""
+def _read(raster: Raster, stretch: Stretch, tile: Tile) -> tuple[npt.NDArray[np.bool_], float]:
+    """Where a tile has data, and the seconds it took to find out."""
     began = time.perf_counter()
     chip = raster.read(tile.read, stretch.bands, tile.scale)
-    return bool(chip.valid.any()), time.perf_counter() - began
+    return chip.valid, time.perf_counter() - began
 
 
 def _try(

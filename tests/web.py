@@ -54,3 +54,27 @@ def served(folder: Path) -> Iterator[tuple[str, list[int]]]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@contextmanager
+def forbidding() -> Iterator[str]:
+    """The address of a server that grants nothing."""
+
+    class Forbids(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_PUT = do_HEAD
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forbids)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

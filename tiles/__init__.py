@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         StoreDamaged,
         StoreIncomplete,
         StoreMismatch,
+        StoreUnreachable,
         StoreUnwritable,
         TilesError,
     )
@@ -32,6 +33,7 @@ _HOMES = {
     "StoreDamaged": "tiles.errors",
     "StoreIncomplete": "tiles.errors",
     "StoreMismatch": "tiles.errors",
+    "StoreUnreachable": "tiles.errors",
     "StoreUnwritable": "tiles.errors",
     "Tile": "tiles.grid",
     "TileGrid": "tiles.grid",
@@ -51,6 +53,7 @@ __all__ = [
     "StoreDamaged",
     "StoreIncomplete",
     "StoreMismatch",
+    "StoreUnreachable",
     "StoreUnwritable",
     "Tile",
     "TileGrid",

@@ -8,6 +8,7 @@
     ├── StoreMismatch     (ValueError)    a path that holds another store, or none
     ├── StoreIncomplete   (LookupError)   a tile that the store does not hold
     ├── StoreUnwritable   (OSError)       a store that takes nothing: a full disk, no right to write
+    ├── StoreUnreachable  (OSError)       a store on a URL that does not answer
     └── StoreDamaged      (OSError)       a tile whose bytes are no longer what was written
 """
 
@@ -34,6 +35,10 @@ class StoreIncomplete(TilesError, LookupError):
 
 class StoreUnwritable(TilesError, OSError):
     """A feature store that takes nothing more, because of its disk or the rights to it."""
+
+
+class StoreUnreachable(TilesError, OSError):
+    """A feature store on a URL that gives no answer, because of network, credentials or rights."""
 
 
 class StoreDamaged(TilesError, OSError):

@@ -13,10 +13,11 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync  # a Zarr store's own methods are all asynchronous
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
-from tiles.errors import StoreDamaged, StoreMismatch, StoreUnwritable
+from tiles.errors import StoreDamaged, StoreMismatch, StoreUnreachable, StoreUnwritable
 from tiles.grid import TileGrid
+from tiles.remote import UrlStore
 
 FORMAT = "geosam-features"
 VERSION = 2  # 2: tiles lie on a lattice with an anchor; in 1 they started with the raster
@@ -85,6 +86,8 @@ class TileArray:
         """
         try:
             return np.asarray(self._array[index])
+        except StoreUnreachable:
+            raise
         except (RuntimeError, OSError) as error:
             raise ValueError(str(error)) from error
 
@@ -117,6 +120,7 @@ def create_layout(path: str | Path, attributes: dict[str, Any]) -> None:
     Raises:
         StoreMismatch: If something is at the path already.
         StoreUnwritable: If nothing can be written there.
+        StoreUnreachable: If a URL does not answer.
     """
     exists = StoreMismatch(
         f"Feature store {path}: exists already (expected nothing there). "
@@ -124,7 +128,7 @@ def create_layout(path: str | Path, attributes: dict[str, Any]) -> None:
     )
     try:
         if _is_url(path):
-            store = _open_url(path)
+            store = UrlStore.at(str(path), read_only=False)
             if sync(store.exists("zarr.json")):
                 raise exists
             _write_layout(store, attributes)
@@ -133,6 +137,8 @@ def create_layout(path: str | Path, attributes: dict[str, Any]) -> None:
         if path.exists():
             raise exists
         _create_folder(path, attributes)
+    except StoreUnreachable:
+        raise
     except OSError as error:
         if not _is_url(path) and Path(path).exists():
             raise exists from error
@@ -147,9 +153,10 @@ def open_layout(path: str | Path, *, writable: bool) -> tuple[Store, dict[str, A
 
     Raises:
         StoreMismatch: If no feature store of a version that is understood is there.
+        StoreUnreachable: If a URL does not answer.
     """
     if _is_url(path):
-        store: Store = _open_url(path, read_only=not writable)
+        store: Store = UrlStore.at(str(path), read_only=not writable)
     elif Path(path).is_dir():
         store = LocalStore(Path(path), read_only=not writable)
     else:
@@ -177,22 +184,6 @@ def _is_url(path: str | Path) -> bool:
     return isinstance(path, str) and ("://" in path or "::" in path)
 
 
-def _open_url(path: str | Path, *, read_only: bool = False) -> FsspecStore:
-    """A store whose listings never come from a cache, because others write to it too."""
-    options = {"use_listings_cache": False}
-    try:
-        return FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
-    except ImportError as error:  # such as "Install s3fs to access S3"
-        raise StoreMismatch(
-            f"Feature store {path}: {error} (expected what fsspec needs for such URLs). Install "
-            "it, for S3 by `pip install s3fs`."
-        ) from error
-    except ValueError as error:
-        raise StoreMismatch(
-            f"Feature store {path}: {error} (expected a URL that fsspec knows). Correct it."
-        ) from error
-
-
 def _create_folder(path: Path, attributes: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -216,6 +207,8 @@ def _read_attributes(path: str | Path, store: Store) -> dict[str, Any]:
     try:
         group = zarr.open_group(store=store, mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = group.attrs.asdict()
+    except StoreUnreachable:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreMismatch(
             f"Feature store {path}: no Zarr group (expected a feature store): {error}. "

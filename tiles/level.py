@@ -34,10 +34,15 @@ def open_dataset(source: str, **options: int) -> DatasetReader:
         try:
             return rasterio.open(source, **options)
         except RasterioError as error:
+            rights = ", your network and credentials" if _is_remote(source) else ""
             raise RasterError(
                 f"Raster {source}: cannot be opened ({error}). "
-                "Check the path, and that GDAL reads this kind of file."
+                f"Check the path{rights}, and that GDAL reads this kind of file."
             ) from error
+
+
+def _is_remote(source: str) -> bool:
+    return "://" in source or source.startswith("/vsi")
 
 
 class Level:

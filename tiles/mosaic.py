@@ -9,7 +9,7 @@ from typing import Any, Self
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 
 from tiles.errors import RasterError
 from tiles.frame import Frame
@@ -39,6 +39,8 @@ class _Part:
         colors: what each band shows.
         descriptions: the name of each band, where it has one.
         block: (height, width) of the pieces it is stored in.
+        overviews: pixels per pixel of each overview.
+        masked: whether a mask, alpha or nodata may hide pixels.
     """
 
     source: str
@@ -50,11 +52,13 @@ class _Part:
     colors: tuple[str, ...]
     descriptions: tuple[str | None, ...]
     block: tuple[int, int]
+    overviews: tuple[int, ...]
+    masked: bool
 
     @classmethod
     def of(cls, source: str | Path) -> Self:
         with Raster.open(source) as raster:
-            frame, place = raster.frame, raster.source
+            frame, place, overviews = raster.frame, raster.source, raster.overviews
         with open_dataset(place) as file:
             if ColorInterp.palette in file.colorinterp:
                 raise RasterError(
@@ -71,6 +75,8 @@ class _Part:
                 tuple(color.name.capitalize() for color in file.colorinterp),
                 tuple(file.descriptions),
                 file.block_shapes[0],
+                overviews,
+                MaskFlags.all_valid not in file.mask_flag_enums[0],
             )
 
     def window_on(self, frame: Frame) -> Window:
@@ -106,7 +112,8 @@ def write_mosaic(path: str | Path, sources: Sequence[str | Path]) -> None:
 
     Where rasters overlap the later one is seen, as far as it has data. Ground that none of them
     covers has no data. Rasters on this disk are named from the VRT's folder, so that both can be
-    moved together.
+    moved together. An overview that all of them have serves the whole if its pixels do not straddle
+    rasters, and the whole is a multiple of them wide and high.
 
     Args:
         path: of the VRT, a file that does not exist yet.
@@ -174,7 +181,10 @@ def _document(
     SubElement(root, "SRS").text = frame.crs.to_wkt()
     a, b, c, d, e, f, *_ = frame.transform
     SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
+    if overviews := _overviews(frame, parts, places):
+        SubElement(root, "OverviewList", resampling="average").text = " ".join(map(str, overviews))
     by_mask = not any(first.alpha) and first.nodata[0] is None
+    all_valid = not any(part.masked for part in parts) and _cover(places, frame.shape)
     for band, dtype in enumerate(first.bands, start=1):
         own = SubElement(root, "VRTRasterBand", dataType=_TYPES[dtype], band=str(band))
         nodata, description = first.nodata[band - 1], first.descriptions[band - 1]
@@ -190,11 +200,35 @@ def _document(
                 SubElement(source, "NODATA").text = repr(nodata)
             else:
                 SubElement(source, "UseMaskBand").text = "true"
-    if by_mask:
+    if by_mask and not all_valid:  # a mask that hides nothing would keep overviews from being used
         own = SubElement(SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         for source in _sources(own, parts, places, path, "mask,1"):
             SubElement(source, "NODATA").text = "0"
     return root
+
+
+def _cover(places: Sequence[Window], shape: tuple[int, int]) -> bool:
+    """Whether rasters lie everywhere on the whole."""
+    rows = np.unique([0, shape[0], *(edge for w in places for edge in (w.row, w.bottom))])
+    cols = np.unique([0, shape[1], *(edge for w in places for edge in (w.col, w.right))])
+    covered = np.zeros((len(rows) - 1, len(cols) - 1), bool)
+    for place in places:
+        top, bottom = np.searchsorted(rows, (place.row, place.bottom))
+        left, right = np.searchsorted(cols, (place.col, place.right))
+        covered[top:bottom, left:right] = True
+    return bool(covered.all())
+
+
+def _overviews(frame: Frame, parts: Sequence[_Part], places: Sequence[Window]) -> list[int]:
+    """Overviews that every raster has and whose pixels make up the whole; GDAL cuts off others."""
+    height, width = frame.shape
+    shared = set(parts[0].overviews).intersection(*(part.overviews for part in parts))
+    return sorted(
+        factor
+        for factor in shared
+        if height % factor == width % factor == 0
+        and all(place.col % factor == place.row % factor == 0 for place in places)
+    )
 
 
 def _sources(

@@ -69,9 +69,10 @@ def _read(place: str) -> dict[str, Any] | None:
             with fsspec.open(place, "rb") as file:
                 text = file.read()
         found = json.loads(text)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each file system of fsspec has classes of its own
         raise RasterError(
-            f"STAC item {place}: {error} (expected a JSON file). Check its address."
+            f"STAC item {place}: {error} (expected a JSON file). Check its address, and that you "
+            "have the right to read it."
         ) from error
     is_item = isinstance(found, dict) and found.get("type") == "Feature" and "assets" in found
     return found if is_item else None

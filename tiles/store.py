@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
 
-from tiles.errors import StoreDamaged, StoreIncomplete, StoreMismatch, StoreUnwritable
+from tiles.errors import (
+    StoreDamaged,
+    StoreIncomplete,
+    StoreMismatch,
+    StoreUnreachable,
+    StoreUnwritable,
+)
 from tiles.frame import Frame
 from tiles.grid import Tile, TileGrid
 from tiles.layout import (
@@ -40,6 +46,8 @@ class FeatureStore:
     tiles at once. The chunk of validity is written last: a tile is in the store when that chunk
     is, whatever became of its writer. A tile without a valid pixel is empty: it is in the store,
     and has no features.
+
+    Whatever asks a store on a URL raises StoreUnreachable if that gives no answer.
 
     Attributes:
         path: The local folder or URL.
@@ -185,6 +193,8 @@ class FeatureStore:
             else:
                 self._features[tile.scale].write(tile.index, half)
             self._valid[tile.scale].write(tile.index, levels)
+        except StoreUnreachable:
+            raise
         except OSError as error:
             raise self._unwritable(tile, error) from error
 
@@ -286,6 +296,8 @@ class FeatureStore:
             try:
                 self._valid[tile.scale].delete(tile.index)
                 self._features[tile.scale].delete(tile.index)
+            except StoreUnreachable:
+                raise
             except OSError as error:
                 raise self._unwritable(tile, error) from error
 

@@ -40,7 +40,7 @@ from geosam.placement import to_pixels
 from geosam.polygons import measures_m, vectorize
 from geosam.prompts import Prompt
 from geosam.protocol import Model, Progress
-from geosam.scene import Scene, check_scales, is_store
+from geosam.scene import FINEST_SCALE, Scene, check_scales, is_store
 from geosam.workers import share, spread
 from tiles import FeatureStore, Tile, TileGrid
 
@@ -51,7 +51,7 @@ DENSITY = 32  # points along a tile's side
 FILL_PX = 16  # gaps between objects up to twice as wide are closed where all ground is covered
 SMOOTH_PX = 1.0  # what `vectorize` may cut off a corner of the pixels' outline, see there
 
-VERSION = 3  # of what the files of the work folder mean
+VERSION = 4  # of what the files of the work folder mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     store: str | Path | None = None,
     bands: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
+    small: bool = False,
     area: geopandas.GeoDataFrame | str | Path | None = None,
     min_area_m2: float = 0.0,
     max_area_m2: float = np.inf,
@@ -115,13 +116,13 @@ def everything(  # noqa: PLR0913  # each is a thing people set
         source: a raster, or a feature store made by `encode`.
         store: where a raster's features are kept; None: beside the raster.
         bands: one band, or three for red, green and blue; None: see `Stretch.of`.
-        scales: raster px per tile px; None: 1 and all coarser ones. Finer ones find objects of a
-            few pixels and take four times as long each.
+        scales: raster px per tile px; None: 1 and all coarser ones.
+        small: also look at scale 1/4, for objects of 8 to 24 px; takes about five times as long.
         area: only objects that reach into these polygons, or those of a vector file, in any CRS;
             None: everywhere.
         min_area_m2: objects smaller than this are left out.
         max_area_m2: objects larger than this are left out.
-        density: points along the side of a tile.
+        density: points along the side of a tile; at scale 1/4 half as many.
         coverage: share out the ground among the objects: without overlaps, neighbours having the
             same border, and with less sure objects where there are no sure ones. Else objects may
             overlap, as a tree does the garden it stands in.
@@ -163,6 +164,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     if scales is None:
         known = scene.encoded_scales if is_store(source) else scene.store.scales
         scales = [scale for scale in known if scale >= 1]
+    if small:
+        scales = [FINEST_SCALE, *scales]
     shape = None if area is None else _on_raster(area, scene)
     tiers = RELAXED if coverage else STRICT
     chosen = check_scales(scene, scales)

@@ -28,7 +28,7 @@ def sweep(plan: Plan) -> Iterator[Objects]:
         if step is not None:
             horizon, new = step
             heapq.heappush(horizons, (horizon, scale))
-            open_ones, lost = _with(open_ones, lost, new)
+            open_ones, lost = merged(open_ones, lost, new)
         lowest = horizons[0][0] if horizons else np.inf
         settled = open_ones.bounds[:, 3] < lowest
         if settled.any():
@@ -36,7 +36,7 @@ def sweep(plan: Plan) -> Iterator[Objects]:
             open_ones, lost = open_ones.take(~settled), lost[~settled]
 
 
-def _with(old: Objects, lost: Flags, new: Objects) -> tuple[Objects, Flags]:
+def merged(old: Objects, lost: Flags, new: Objects) -> tuple[Objects, Flags]:
     """Old and new objects, and which of them a better one nearly equals."""
     both = Objects.joined([old, new])
     lost = np.concatenate([lost, np.zeros(len(new), bool)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from geosam import verbs
+from geosam.automatic.forecast import ObjectsForecast, forecast_objects
 from geosam.cli.interruption import NOTHING, TILES, interruptible
 from geosam.cli.shared import (
     ModelChoice,
@@ -34,9 +35,11 @@ from tiles import FeatureStore, Raster, write_mosaic
 @interruptible(NOTHING)
 @data_errors
 def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_json: bool) -> None:
-    """Say what RASTER is and what it would take to encode it.
+    """Say what RASTER is and what geosam would take for it.
 
-    Time and disk are measured on some tiles of this raster, which takes ten seconds or so.
+    Time and disk are measured on some tiles of this raster, which takes half a minute or so. Those
+    of `everything` and `everything --coverage` are for all options left as they are: seconds with
+    encoding, and megabytes of work folder and GeoPackage, without features.
 
     \b
     Examples:
@@ -47,6 +50,7 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
     with Raster.open(raster) as opened:
         stretch = Stretch.of(opened, bands)
         expected = forecast(model, opened, stretch)
+        objects, covering = forecast_objects(model, opened, expected, bands)
         x_m, y_m = opened.frame.pixel_size_m
         report(
             {
@@ -69,9 +73,19 @@ def info(raster: str, chosen: ModelChoice, bands: Sequence[int] | None, *, as_js
                 "tiles_by_scale": {f"{scale:g}": n for scale, n in expected.tiles.items()},
                 "encode_s": float(f"{expected.seconds:.2g}"),
                 "encode_mb": float(f"{expected.megabytes:.2g}"),
+                **_of_objects("everything", objects),
+                **_of_objects("coverage", covering),
             },
             as_json=as_json,
         )
+
+
+def _of_objects(name: str, expected: ObjectsForecast) -> dict[str, float]:
+    return {
+        f"{name}_objects": int(float(f"{expected.objects:.2g}")),
+        f"{name}_s": float(f"{expected.seconds:.2g}"),
+        f"{name}_mb": float(f"{expected.megabytes:.2g}"),
+    }
 
 
 @click.command()
@@ -82,7 +96,8 @@ def mosaic(output: Path, rasters: Sequence[str]) -> None:
     """Make many RASTERS on one grid one raster, OUTPUT, a .vrt file.
 
     It names the rasters and holds no pixels, so it takes no time and no room. Where they overlap
-    the later one is seen. CRS, pixel size, bands and nodata must be the same.
+    the later one is seen. CRS, pixel size, bands and nodata must be the same. Overviews that all
+    rasters have are used, where their pixels fit together.
 
     \b
     Examples:

@@ -16,13 +16,17 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
+from scipy import ndimage
 
 import geosam
+from geosam.automatic.candidates import STRICT
 from geosam.automatic.lattice import lattice
 from geosam.automatic.objects import Objects
 from geosam.automatic.painting import best_on_top, smallest_on_top
+from geosam.automatic.tile_work import Plan, ask
 from geosam.cli import main
 from geosam.errors import OutputExists, PromptError
+from geosam.scene import Scene
 from tests.fakes import FloodModel, discs, write_raster
 from tiles import Frame, TileGrid
 
@@ -308,3 +312,33 @@ def test_each_lattice_point_belongs_to_one_tile_and_stays_on_the_ground():
     for one, two in pairwise(on_ground):
         common = {tuple(p) for p in one.round(6)} & {tuple(p) for p in two.round(6)}
         assert len(common) >= 0.85 * len(one)
+
+
+def test_the_lattice_on_the_ground_is_no_denser_at_a_quarter_than_at_a_half(tmp_path):
+    scene = Scene.open(FloodModel(), write_raster(tmp_path / "a.tif", scene_of()))
+    asked = {}
+    for scale in (0.25, 0.5, 1.0):
+        plan = Plan(scene, (scale,), 8, scene.frame.anchor, STRICT, None, tmp_path / "none")
+        tiles = scene.store.grid(scale)
+        asked[scale] = sum(len(ask(tile, plan).points) for tile in tiles)
+    assert asked[0.25] == asked[0.5] == pytest.approx(216 * 264 / 4**2, rel=0.01)
+    assert asked[1.0] == pytest.approx(216 * 264 / 8**2, rel=0.01)
+
+
+def test_nano_finds_small_objects_if_they_are_asked_for(tmp_path):
+    """Crowns of 12 px on a meadow."""
+    random = np.random.default_rng(0)
+    crown = scene_of([(r, c, 6) for r in (16, 48, 80) for c in (16, 48, 80)], (96, 96)) >= 200
+    colours = np.where(crown, np.array([40, 90, 40])[:, None, None], [[[150]], [[140]], [[110]]])
+    noisy = (colours + random.integers(0, 12, colours.shape)).astype(np.uint8)
+    path = write_raster(tmp_path / "a.tif", noisy)
+    met = {}
+    for small in (False, True):
+        found = pandas.concat(geosam.everything(geosam.load_model("nano"), path, small=small))
+        overlaps = [burn(polygon, path) for polygon in found.geometry]
+        parts, number = ndimage.label(crown)
+        met[small] = sum(
+            any((own & (parts == n)).sum() >= 0.5 * (own | (parts == n)).sum() for own in overlaps)
+            for n in range(1, number + 1)
+        )
+    assert met[True] == 9 > met[False]

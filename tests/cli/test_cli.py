@@ -33,6 +33,13 @@ def ortho(tmp_path):
     return write_raster(tmp_path / "ortho.tif", np.stack([grey] * 3))
 
 
+@pytest.fixture
+def small(tmp_path):
+    """For `info`, which outlines all objects of so small a raster."""
+    grey = discs((100, 120), (50, 30, 20), (60, 90, 25))
+    return write_raster(tmp_path / "small.tif", np.stack([grey] * 3))
+
+
 CLICK = ("--point", 516_216, 5_160_860)
 
 
@@ -81,19 +88,21 @@ def test_the_demo_writes_trees_and_a_picture(tmp_path):
         assert picture.size == (1024, 1024)
 
 
-def test_info_says_what_a_raster_is(ortho):
-    about = json.loads(run("info", ortho, "--json").stdout)
-    assert about["size_px"] == [420, 400]
+def test_info_says_what_a_raster_is(small):
+    about = json.loads(run("info", small, "--json").stdout)
+    assert about["size_px"] == [120, 100]
     assert about["crs"] == "EPSG:32633"
     assert about["pixel_m"] == pytest.approx([1, 1], rel=1e-3)
     assert about["model_bands"] == [1, 2, 3]
     assert about["tiles_by_scale"] == {"1": 1}
-    assert about["encode_s"] > 0
-    assert "size px" in run("info", ortho).stdout
+    assert 0 < about["encode_s"] < about["everything_s"]
+    assert about["everything_mb"] > 0 and about["coverage_mb"] > 0
+    assert 0 < about["everything_objects"] <= about["coverage_objects"]
+    assert "size px" in run("info", small).stdout
 
 
-def test_every_verb_with_a_model_says_where_it_computes_and_how(ortho, tmp_path):
-    about = json.loads(run("info", ortho, "--json").stdout)
+def test_every_verb_with_a_model_says_where_it_computes_and_how(ortho, small, tmp_path):
+    about = json.loads(run("info", small, "--json").stdout)
     assert (about["device"], about["precision"]) == ("cpu", "fp32")
     for words in (
         ("info", ortho), ("encode", ortho), ("segment", ortho, *CLICK),

@@ -3,11 +3,16 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import geopandas
 import numpy as np
 import pytest
 
-from geosam import forecast as module
+from geosam import forecast as encoding
+from geosam.automatic import forecast as finding
+from geosam.automatic.forecast import EMPTY_BYTES, forecast_objects
+from geosam.automatic.run import everything
 from geosam.forecast import forecast
+from geosam.output import write
 from geosam.recipe import Stretch
 from geosam.verbs import encode
 from tests.fakes import FloodModel, write_raster
@@ -15,11 +20,12 @@ from tiles import Raster
 
 
 class Clock:
-    """A machine on which an image takes a second to encode, and all else nothing."""
+    """A machine on which an image takes 1 s to encode, a prompt 3 s, and all else nothing."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        for module in (encoding, finding):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def model(self):
         clock = self
@@ -28,6 +34,10 @@ class Clock:
             def encode(self, images):
                 clock.now += len(images)
                 return super().encode(images)
+
+            def decode(self, features, prompts, **how):
+                clock.now += 3 * len(prompts)
+                return super().decode(features, prompts, **how)
 
         return Timed()
 
@@ -62,12 +72,58 @@ def test_what_is_foretold_comes_true(tmp_path, clock):
 def test_a_raster_without_data_costs_nothing_but_reading(tmp_path, clock):
     path = write_raster(tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0)
     with Raster.open(path) as raster:
-        expected = forecast(clock.model(), raster, Stretch.of(raster))
+        model = clock.model()
+        expected = forecast(model, raster, Stretch.of(raster))
+        objects = forecast_objects(model, raster, expected)
     assert (expected.seconds, expected.megabytes) == (0, 0)
+    assert [(some.objects, some.seconds) for some in objects] == [(0, 0)] * 2
+
+
+def test_ground_without_objects_is_foretold_too(tmp_path, clock):
+    class Blind(type(clock.model())):
+        def decode(self, features, prompts, **how):
+            logits, scores = super().decode(features, prompts, **how)
+            return np.full_like(logits, -4), scores
+
+    path = write_raster(tmp_path / "plain.tif", np.full((3, 100, 100), 9, np.uint8))
+    with Raster.open(path) as raster:
+        whole = forecast(Blind(), raster, Stretch.of(raster))
+        objects = forecast_objects(Blind(), raster, whole)
+    assert [some.objects for some in objects] == [0, 0]
+
+
+def dotted(folder):
+    """Discs of 14 px, nine a tile, in a ground of which no two neighbours are alike."""
+    rows, cols = np.mgrid[:160, :256]
+    ground = 1 + rows % 7 + 7 * (cols % 5)
+    inside = (rows % 32 - 8) ** 2 + (cols % 32 - 8) ** 2 < 49
+    image = np.where(inside, 100 + (rows // 32 * 7 + cols // 32 * 13) % 150, ground)
+    image[:, :64] = 0
+    return write_raster(folder / "dots.tif", image.astype(np.uint8), nodata=0)
+
+
+@pytest.mark.parametrize("coverage", [False, True])
+def test_what_is_foretold_of_objects_comes_true(tmp_path, clock, coverage, monkeypatch):
+    monkeypatch.setattr(finding, "TRIED_S", np.inf)  # so that chance chooses no tiles
+    path, model = dotted(tmp_path), clock.model()
+    with Raster.open(path) as raster:
+        whole = forecast(model, raster, Stretch.of(raster))
+        expected = forecast_objects(model, raster, whole)[coverage]
+    began = clock.now
+    output = tmp_path / "objects.gpkg"
+    write(everything(model, path, coverage=coverage), output)
+    took = clock.now - began
+    (work,) = tmp_path.glob("*.objects")
+    files = [output, *(file for file in work.rglob("*") if file.is_file())]
+    size = sum(file.stat().st_size for file in files)
+    assert expected.seconds == pytest.approx(took, rel=0.1)
+    assert expected.objects == pytest.approx(len(geopandas.read_file(output)), rel=0.25)
+    assert expected.megabytes * 1e6 - EMPTY_BYTES == pytest.approx(size - EMPTY_BYTES, rel=0.25)
 
 
 def test_nothing_is_left_behind(tmp_path, clock):
     path = half_empty(tmp_path)
+    model = clock.model()
     with Raster.open(path) as raster:
-        forecast(clock.model(), raster, Stretch.of(raster))
+        forecast_objects(model, raster, forecast(model, raster, Stretch.of(raster)))
     assert [file.name for file in tmp_path.iterdir()] == ["half.tif"]

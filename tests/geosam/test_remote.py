@@ -1,5 +1,9 @@
 """Rasters on the web and feature stores in S3, from the raster to every object."""
 
+import os
+import subprocess
+import sys
+
 import boto3
 import numpy as np
 import pandas
@@ -12,8 +16,8 @@ import geosam
 from geosam.scene import Scene
 from tests.fakes import FloodModel, discs, tiles_of, write_raster
 from tests.geosam.test_verbs import clicks
-from tests.web import served
-from tiles import FeatureStore, StoreMismatch, StoreUnwritable
+from tests.web import forbidding, served
+from tiles import FeatureStore, StoreMismatch, StoreUnreachable, StoreUnwritable
 
 PLACES = ((60, 48, 15), (40, 112, 12), (112, 112, 14), (104, 200, 40))
 
@@ -76,6 +80,63 @@ def test_what_s3_lacks_is_said(bucket, tmp_path):
         StoreMismatch, match=r"gs://maps/a\.zarr: .*install gcsfs.*pip install s3fs"
     ):
         geosam.encode(FloodModel(), path, "gs://maps/a.zarr")
+
+
+NO_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": "none",
+    "AWS_SHARED_CREDENTIALS_FILE": "none", "AWS_EC2_METADATA_DISABLED": "true",
+}  # fmt: skip
+NO_NETWORK = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+ITEM = "from tiles import Raster; Raster.open('s3://maps/item.json')"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "found"),
+    [
+        (("encode", "a.tif", "-o"), NO_CREDENTIALS, "NoCredentialsError: Unable to locate cred"),
+        (("check",), NO_CREDENTIALS, "NoCredentialsError: Unable to locate credentials"),
+        (("check",), NO_NETWORK, "EndpointConnectionError: Could not connect"),
+        (("check",), None, "PermissionError: Forbidden"),
+    ],
+)
+def test_an_s3_that_does_not_answer_is_one_message(bucket, tmp_path, words, environment, found):
+    write_raster(tmp_path / "a.tif", discs((100, 100)))
+    url = f"{bucket}/own.zarr"
+    with forbidding() as address:
+        about = os.environ | (environment or {"AWS_ENDPOINT_URL": address})
+        result = subprocess.run(
+            [sys.executable, "-m", "geosam", *words, url],
+            capture_output=True, text=True, cwd=tmp_path, check=False,
+            env=about | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+    assert result.returncode == 1
+    said, *more = [line for line in result.stderr.splitlines() if "lient" not in line]
+    assert said.startswith(f"Error: Feature store {url}: {found}") and not more
+    assert "FSSPEC_S3_ANON=true" in said
+
+
+def test_an_item_in_an_s3_that_does_not_answer_is_no_raster(bucket):
+    result = subprocess.run(
+        [sys.executable, "-c", ITEM], capture_output=True, text=True, check=False,
+        env=os.environ | NO_CREDENTIALS | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert "RasterError: STAC item s3://maps/item.json: Unable to locate" in result.stderr
+
+
+def test_a_store_says_when_its_s3_goes_away(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", discs((100, 100)))
+    store = geosam.encode(FloodModel(), path, "memory://maps/a.zarr", scales=[1])
+    tile = store.grid(1)[0, 0]
+
+    async def lost(*_, **__):
+        raise TimeoutError("no route")
+
+    own = store._valid[1]._store
+    for name in ("_cat_file", "_exists", "_ls", "_rm"):
+        monkeypatch.setattr(own.fs, name, lost)
+    for ask in (lambda: store[tile], lambda: store.missing(1), lambda: store.drop([tile])):
+        with pytest.raises(StoreUnreachable, match="TimeoutError: no route"):
+            ask()
 
 
 @pytest.mark.slow
