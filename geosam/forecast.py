@@ -91,9 +91,9 @@ def _try(
         chosen = tiles[: model.batch]
         seconds = _encode_s(model, raster, store, stretch, chosen)
         affordable = int(TRIED_S / seconds * len(chosen))
-        if affordable > len(chosen):
-            every = -(-len(tiles) // affordable)
-            chosen = tiles[::every]
+        others = tiles[model.batch :]  # what is in the store would cost nothing again
+        if others and affordable > len(chosen):
+            chosen = others[:: -(-len(others) // affordable)]
             seconds = _encode_s(model, raster, store, stretch, chosen)
         stored = len(grid) - len(store.missing())
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

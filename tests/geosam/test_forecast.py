@@ -54,6 +54,13 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
+def test_a_single_tile_takes_what_it_takes(tmp_path, clock):
+    path = write_raster(tmp_path / "small.tif", np.full((3, 60, 60), 9, np.uint8))
+    with Raster.open(path) as raster:
+        expected = forecast(clock.model(), raster, Stretch.of(raster))
+    assert (sum(expected.tiles.values()), expected.seconds, expected.tile_s) == (1, 1, 1)
+
+
 def test_what_is_foretold_comes_true(tmp_path, clock):
     path, model = half_empty(tmp_path), clock.model()
     with Raster.open(path) as raster:
