@@ -22,6 +22,8 @@ FIGURES = {
     "crash_ms": "killed engine noticed, ms",
     "hover_ms": "mouse moved to outline painted, median, ms",
     "hover_p95_ms": "the same, 95 % of the moves, ms",
+    "hover_again_ms": "mouse moved to outline painted, over the same ground again, median, ms",
+    "hover_again_p95_ms": "the same, 95 % of the moves, ms",
     "block_ms": "longest time that the window did not respond while encoding, ms",
     "block_cpu_ms": "most that the window computed at a stretch meanwhile, ms",
     "cancel_s": "encoding stopped after Cancel, s",

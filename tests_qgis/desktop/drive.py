@@ -254,6 +254,7 @@ class Drive:
         panel.saving.layer.commitChanges()
         self.large = large
         self.measure_hovering(large, "hover")
+        self.measure_hovering(large, "hover_again")
         shot("13-encoded")
 
     def measure_hovering(self, layer, name):
