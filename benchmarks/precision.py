@@ -1,6 +1,6 @@
 """How much of a mask the lower precision changes, on real images.
 
-    python -m benchmarks.precision DATA [--objects 40] [--backend openvino]
+    python benchmarks/precision.py DATA [--objects 40] [--backend openvino]
 
 DATA is a folder of labelled scenes, as for `accuracy.py`. Objects are drawn at random, each with a
 tile round it; its box and a click inside are decoded by a model in fp32 and by one in bf16. IoU of
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accuracy import SMALLEST_PX
+from drawings import innermost
 
-from benchmarks.accuracy import Target, targets
 from geosam import load_model
 from geosam.protocol import FILL, TilePrompt
 from geosam.training.scenes import read_scenes
@@ -39,11 +40,12 @@ def main() -> None:
     scenes = read_scenes(arguments.data)
     for kind in sorted({scene.kind for scene in scenes}):
         candidates = [
-            (scene.pyramid[0], target)
+            (scene.pyramid[0], box, mask)
             for scene in scenes
             if scene.kind == kind
-            for target in targets(scene)
-            if max(target.mask.shape) < models[0].size // 2
+            for box, number in zip(scene.boxes, scene.ids, strict=True)
+            for mask in [scene.labels[box[1] : box[3], box[0] : box[2]] == number]
+            if mask.sum() >= SMALLEST_PX and max(mask.shape) < models[0].size // 2
         ]
         count = min(arguments.objects, len(candidates))
         boxes, clicks, same = [], [], []
@@ -65,9 +67,11 @@ def main() -> None:
         print(f"{kind:12}{count:8}{figures}{np.mean(same):12.3f}", flush=True)
 
 
-def cut(image: np.ndarray, target: Target, size: int) -> tuple[np.ndarray, TilePrompt, TilePrompt]:
-    """A tile (3, size, size) with the target in it, and the target's box and click on it."""
-    xmin, ymin, xmax, ymax = target.box
+def cut(
+    image: np.ndarray, extent: np.ndarray, mask: np.ndarray, size: int
+) -> tuple[np.ndarray, TilePrompt, TilePrompt]:
+    """A tile (3, size, size) with an object in it, and the object's box and click on it."""
+    xmin, ymin, xmax, ymax = extent
     left, top = (xmin + xmax - size) // 2, (ymin + ymax - size) // 2
     left = max(0, min(left, image.shape[1] - size))
     top = max(0, min(top, image.shape[0] - size))
@@ -78,7 +82,7 @@ def cut(image: np.ndarray, target: Target, size: int) -> tuple[np.ndarray, TileP
     corner = np.float32([left, top]) + np.float32(0.5)  # pixel centres are at whole numbers
     none, no_labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
     box = np.float32([xmin, ymin, xmax, ymax]) - np.tile(corner, 2)
-    click = np.float32([target.click]) - corner
+    click = np.float32([innermost(np.pad(mask, 1))]) - 1 + np.float32([xmin, ymin]) - corner
     return tile, TilePrompt(none, no_labels, box), TilePrompt(click, np.ones(1, np.int64))
 
 
