@@ -135,10 +135,8 @@ def find(
     weaker = _none(model.logits_size)
     for start in range(0, len(waiting), BATCH):
         asked = waiting[start : start + BATCH]
-        logits, scores = decode(asked, tiers[-1].score)
-        best = np.arange(len(asked)), scores.argmax(1)
-        own = logits[best][:, None], scores[best][:, None]
-        weaker = weaker.and_also(_judge(*own, asked, data, tiers))
+        found = _judge(*decode(asked, tiers[-1].score), asked, data, tiers)
+        weaker = weaker.and_also(found)
     return kept.and_also(_on_new_ground(weaker, taken))
 
 

@@ -158,6 +158,22 @@ def test_sizes_and_area_of_interest(tmp_path):
         run(path, area=off)
 
 
+class Shy(FloodModel):
+    """The mask that it thinks most of is empty, the right one has a low score."""
+
+    def decode(self, features, prompts, *, multimask, **how):
+        logits, scores = super().decode(features, prompts, multimask=multimask, **how)
+        logits[:, 0], scores[:, 0], scores[:, 1:] = -5, 0.3, 0.1
+        return logits, scores
+
+
+def test_ground_left_is_covered_by_whatever_mask_there_is(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    polygons = run(path, Shy(), coverage=True)
+    assert polygons.area.sum() > 0.95 * SHAPE[0] * SHAPE[1]
+    assert run(path, Shy()).empty
+
+
 def test_coverage_shares_out_the_ground(tmp_path):
     image = scene_of()
     image[:30, 200:] = 0
