@@ -1,7 +1,8 @@
 """Where a network computes, in which precision, and what amounts of work suit it there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
@@ -15,6 +16,7 @@ from geosam.model.openvino_encoder import Encoder, check_openvino, on_openvino
 from geosam.protocol import Backend, Precision
 
 CACHE = 8 * 2**20  # bytes of cells that stay in a CPU's cache while they are worked on
+FEW = 4  # prompts of a small network that are too little work for several threads
 GPU_SHARE = 256 * 2**20  # bytes of cells that keep a GPU busy; the whole work takes ten times that
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -128,6 +130,23 @@ class Engine:
             for start in range(0, len(images), batch)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @contextmanager
+    def threads_for(self, prompts: int) -> Iterator[None]:
+        """So many prompts are decoded within; a few of them by one thread.
+
+        More would gain little and wait for one another wherever someone else, such as the window
+        that shows the outline, wants a core.
+        """
+        threads = torch.get_num_threads()  # of the calling thread, like those set here
+        if prompts > FEW or threads == 1 or self.device.type != "cpu":
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     @property
     def images(self) -> int:

@@ -66,15 +66,16 @@ class SamModel(Loaded):
             left = []
             for chosen in batches(prompts, waiting, self.chunk, [look.side for look in looks]):
                 foci = [looks[i] for i in chosen]
-                packed = gather(foci, [images[i] for i in chosen])
-                result = self.network.decode(
-                    unpack(packed, self.network.config),
-                    stack([looks[i].shift(prompts[i]) for i in chosen], self.engine),
-                    multimask=multimask,
-                    origin=self.engine.tensor(
-                        np.array([[look.x, look.y] for look in foci], np.float32)
-                    ),
-                )
+                with self.engine.threads_for(len(prompts)):
+                    packed = gather(foci, [images[i] for i in chosen])
+                    result = self.network.decode(
+                        unpack(packed, self.network.config),
+                        stack([looks[i].shift(prompts[i]) for i in chosen], self.engine),
+                        multimask=multimask,
+                        origin=self.engine.tensor(
+                            np.array([[look.x, look.y] for look in foci], np.float32)
+                        ),
+                    )
                 found = (self.engine.array(part) for part in result)
                 for i, new_logits, new_scores in zip(chosen, *found, strict=True):
                     logits[i, :, *looks[i].cells], scores[i] = new_logits, new_scores

@@ -61,3 +61,21 @@ def test_features_in_bf16_are_told_apart_and_nearly_the_same(bf16):
     )
     error = np.square(one - two).mean() / np.square(one).mean()
     assert 0 < error**0.5 < 0.1
+
+
+def test_a_few_prompts_take_one_thread_and_give_the_others_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for prompts, threads in ((1, 1), (4, 1), (5, 2)):
+            with CPU.threads_for(prompts):
+                assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError), CPU.threads_for(1):
+            raise KeyError
+        assert torch.get_num_threads() == 2
+        gpu = Engine(torch.device("cuda"), torch.float32)
+        with gpu.threads_for(1):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
