@@ -4,6 +4,7 @@
 set -e
 cd "$(dirname "$0")/../.."
 shots=$(mktemp -d)
+export QT_QPA_PLATFORM=offscreen  # of pytest; QGIS gets a screen of its own
 GEOSAM_SHOTS="$shots" "${1:-.venv-qgis/bin/python}" -m pytest -s -c tests_qgis/pytest.ini tests_qgis/test_desktop.py
 mkdir -p docs/qgis
 for picture in "$shots"/*.png; do
