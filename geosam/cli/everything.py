@@ -89,6 +89,11 @@ def everything(  # noqa: PLR0913  # one parameter an option
       geosam everything ortho.tif -o ground.fgb --coverage --labels ground.tif
       geosam everything ortho.tif -o trees.gpkg --small --area park.gpkg
     """
+    if regular and coverage:
+        raise click.UsageError(
+            "--regular and --coverage: both (expected one: squared outlines would overlap). Leave "
+            "one out."
+        )
     if output:
         check_path(output, mode=mode)
     model = chosen.load()

@@ -358,3 +358,10 @@ def test_nano_finds_small_objects_if_they_are_asked_for(tmp_path):
             for n in range(1, number + 1)
         )
     assert met[True] == 9 > met[False]
+
+
+def test_squared_outlines_do_not_share_out_the_ground(tmp_path):
+    path = write_raster(tmp_path / "a.tif", scene_of())
+    result = CliRunner().invoke(main, ["everything", str(path), "--regular", "--coverage"])
+    assert result.exit_code == 2
+    assert "--regular and --coverage: both" in result.output
