@@ -23,10 +23,8 @@ from geosam.scene import Scene
 from tiles import Raster, Tile, Window
 
 TRIED_S = 3.0  # about how long tiles are prompted for, if one of them takes no longer
-EMPTY_BYTES, ROW_BYTES = (
-    98_304,
-    220,
-)  # of a GeoPackage: without objects, and for one beside its outline
+EMPTY_BYTES = 98_304  # of a GeoPackage without objects
+ROW_BYTES = 220  # of it for an object, beside its outline
 
 
 @dataclass(frozen=True, slots=True)
