@@ -1,5 +1,6 @@
 """Writes polygons to vector files: whole, or not at all."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ import pyarrow
 import pyogrio
 import shapely
 from pandas.api import types
+from pyarrow.parquet import ParquetWriter
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
@@ -32,7 +34,7 @@ _DRIVERS = {
     ".shp": "ESRI Shapefile",
     ".parquet": "Parquet",
 }
-_STREAMING = {"GPKG", "FlatGeobuf", "GeoJSON"}
+_STREAMING = {"GPKG", "FlatGeobuf", "GeoJSON", "Parquet"}
 _POLYGONS = {"Polygon", "MultiPolygon"}
 _SHAPEFILE_PARTS = (
     *(".shp", ".shx", ".dbf", ".prj", ".cpg"),
@@ -64,9 +66,9 @@ def write(
     file appears under its name when it is whole; until then an older one stays as it was.
 
     Args:
-        gdf: The polygons, in a known CRS; or batches of them with the same columns, which
-            GeoPackage, FlatGeobuf and GeoJSON take one after the other, so that they need not all
-            fit the memory.
+        gdf: The polygons, in a known CRS; or batches of them with the same columns, which all
+            formats but Shapefile take one after the other, so that they need not all fit the
+            memory.
         path: The file, in an existing folder.
         layer: Name of the layer, in a GeoPackage only; None: the file's name.
         mode: "create": a new file. "replace": a new file, or in place of an older one; in a
@@ -255,19 +257,16 @@ def _write_batches(
         try:
             for batch in chain([first], coming):
                 if len(batch):
-                    yield from _arrow(batch).to_batches()
+                    yield from _arrow(batch, driver).to_batches()
         except BaseException as problem:  # arrow would turn it into a text
             problems.append(problem)
             raise
 
-    options: dict[str, str] = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
     with draft(path) as place:
-        stream = pyarrow.RecordBatchReader.from_batches(_arrow(first).schema, records())
+        schema = _arrow(first, driver).schema
+        stream = pyarrow.RecordBatchReader.from_batches(schema, records())
         try:
-            pyogrio.write_arrow(
-                stream, place, layer=layer, driver=driver, geometry_type="MultiPolygon",
-                geometry_name=first.geometry.name, crs=first.crs.to_wkt(), **options,
-            )  # fmt: skip
+            _write_stream(stream, place, driver, layer, first)
         except (DataSourceError, DataLayerError, pyarrow.ArrowException) as error:
             raise OutputError(
                 f"{path}: {error} (expected to be written). Make room if the disk is full, and run "
@@ -293,14 +292,40 @@ def _first(coming: Iterator[geopandas.GeoDataFrame], path: Path) -> geopandas.Ge
     return first
 
 
-def _arrow(gdf: geopandas.GeoDataFrame) -> pyarrow.Table:
-    """Polygons as a table, all of them multipolygons."""
+def _arrow(gdf: geopandas.GeoDataFrame, driver: str) -> pyarrow.Table:
+    """Polygons as a table; all of them multipolygons, unless the driver takes both."""
+    if driver == "Parquet":
+        return pyarrow.table(gdf.to_arrow(index=False))
     shapes = gdf.geometry.to_numpy()
     alone = shapely.get_type_id(shapes) == GeometryType.POLYGON
     parts, owners = shapely.get_parts(shapes[alone]), np.arange(alone.sum())
     many = shapes.copy()
     many[alone] = shapely.multipolygons(parts, indices=owners)
     return pyarrow.table(gdf.set_geometry(many, crs=gdf.crs).to_arrow(index=False))
+
+
+def _write_stream(
+    stream: pyarrow.RecordBatchReader,
+    path: Path,
+    driver: str,
+    layer: str,
+    first: geopandas.GeoDataFrame,
+) -> None:
+    """Write polygons as they come; the first ones tell their CRS."""
+    name = first.geometry.name
+    if driver == "Parquet":
+        column = {"encoding": "WKB", "geometry_types": [], "crs": first.crs.to_json_dict()}
+        about = {"version": "1.1.0", "primary_column": name, "columns": {name: column}}
+        schema = stream.schema.with_metadata({"geo": json.dumps(about)})
+        with ParquetWriter(path, schema) as file:
+            for batch in stream:
+                file.write_batch(batch.replace_schema_metadata(schema.metadata))
+        return
+    options: dict[str, str] = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
+    pyogrio.write_arrow(
+        stream, path, layer=layer, driver=driver, geometry_type="MultiPolygon",
+        geometry_name=name, crs=first.crs.to_wkt(), **options,
+    )  # fmt: skip
 
 
 def _write(gdf: geopandas.GeoDataFrame, path: Path, driver: str, layer: str, append: bool) -> str:

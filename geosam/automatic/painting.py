@@ -4,9 +4,10 @@ With `fill_px` narrow gaps between objects are given to their neighbours. A pixe
 the objects near it alone, not on the blocks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.windows import Window as RasterioWindow
 
-from geosam.automatic.objects import Numbers, Objects, load, save
+from geosam.automatic.objects import Flags, Numbers, Objects, load, save
 from geosam.tile_masks import Cells
 from tiles import Frame, Window
 
@@ -29,37 +30,66 @@ _SMALL_PX = 2 * BLOCK  # objects that are lower than this are read for few rows 
 Labels = npt.NDArray[np.uint32]
 
 
+class _File(NamedTuple):
+    """Where objects in a file lie, in raster rows, and the least and greatest of their labels."""
+
+    path: Path
+    top: float
+    bottom: float
+    first: int
+    last: int
+
+
 class Spool:
-    """Labelled objects in files, to be read back by where they lie."""
+    """Labelled objects in files, to be read back by where they lie or by their labels."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._spans: list[tuple[Path, float, float]] = []
+        self._files: list[_File] = []
 
     def put(self, objects: Objects, labels: npt.NDArray[np.int64]) -> None:
-        """Keep objects with their labels."""
+        """Keep objects with their labels, which rise."""
         bounds = objects.bounds
         small = bounds[:, 3] - bounds[:, 1] < _SMALL_PX
         for chosen in (small, ~small):
             if chosen.any():
-                path = self.folder / f"{len(self._spans)}.npz"
-                save(path, objects.take(chosen).to_arrays() | {"labels": labels[chosen]})
+                path, own = self.folder / f"{len(self._files)}.npz", labels[chosen]
+                save(path, objects.take(chosen).to_arrays() | {"labels": own})
                 top, bottom = bounds[chosen, 1].min(), bounds[chosen, 3].max()
-                self._spans.append((path, float(top), float(bottom)))
+                self._files.append(_File(path, top, bottom, own[0], own[-1]))
 
     def between(self, top: float, bottom: float) -> tuple[Objects, npt.NDArray[np.int64]]:
         """The objects that reach into a range of raster rows, with their labels."""
+        near = (file for file in self._files if file.top < bottom and file.bottom > top)
+        return self._those(near, lambda objects, _: _reaching(objects.bounds, top, bottom))
+
+    def labelled(self, labels: npt.NDArray[np.int64]) -> Objects:
+        """The objects with these labels, which rise, in their order."""
+        near = (file for file in self._files if _any_within(labels, file.first, file.last))
+        objects, found = self._those(near, lambda _, own: np.isin(own, labels))
+        return objects.take(np.argsort(found))
+
+    def _those(
+        self, files: Iterable[_File], chosen: Callable[[Objects, npt.NDArray[np.int64]], Flags]
+    ) -> tuple[Objects, npt.NDArray[np.int64]]:
         parts, labels = [Objects.none()], [np.empty(0, np.int64)]
-        for path, low, high in self._spans:
-            arrays = load(path) if low < bottom and high > top else None
+        for file in files:
+            arrays = load(file.path)
             if arrays is not None:
-                objects = Objects.from_arrays(arrays)
-                bounds = objects.bounds
-                near = (bounds[:, 1] < bottom) & (bounds[:, 3] > top)
-                parts.append(objects.take(near))
-                labels.append(arrays["labels"][near])
+                objects, own = Objects.from_arrays(arrays), arrays["labels"]
+                kept = chosen(objects, own)
+                parts.append(objects.take(kept))
+                labels.append(own[kept])
         return Objects.joined(parts), np.concatenate(labels)
+
+
+def _reaching(bounds: Numbers, top: float, bottom: float) -> Flags:
+    return (bounds[:, 1] < bottom) & (bounds[:, 3] > top)
+
+
+def _any_within(rising: npt.NDArray[np.int64], first: int, last: int) -> bool:
+    return bool(np.searchsorted(rising, first) < np.searchsorted(rising, last, "right"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely import GeometryType
 
 from geosam.automatic.candidates import RELAXED, STRICT
-from geosam.automatic.objects import Objects
+from geosam.automatic.objects import Geometries, Objects
 from geosam.automatic.painting import (
     BLOCK,
     Ground,
@@ -36,8 +36,9 @@ from geosam.automatic.tile_work import Asked, Plan, ask, keep, result_of, work_o
 from geosam.cache import cache_folder
 from geosam.drafts import draft, scratch
 from geosam.errors import OutputExists, PromptError
+from geosam.label_raster import trace_down
 from geosam.placement import to_pixels
-from geosam.polygons import measures_m, vectorize
+from geosam.polygons import measures_m
 from geosam.prompts import Prompt
 from geosam.protocol import Model, Progress
 from geosam.scene import FINEST_SCALE, Scene, check_scales, is_store
@@ -208,8 +209,7 @@ def _run(
 
     for some in rows.values():
         _work_on_all(some, plan, advance)
-    tables = [_table(Objects.none(), np.empty(0, np.int64), plan, wishes)]
-    yield tables[0]
+    yield _table(Objects.none(), np.empty(0, np.int64), plan, wishes)
     number = 0
     with scratch(plan.folder / "objects") as folder:
         spool = Spool(folder)
@@ -218,9 +218,7 @@ def _run(
             number += len(kept)
             if painting.wanted:
                 spool.put(kept, table["id"].to_numpy())
-            if painting.coverage:
-                tables.append(table)
-            else:
+            if not painting.coverage:
                 yield table
         if not painting.wanted:
             return
@@ -229,7 +227,7 @@ def _run(
             order = best_on_top if painting.coverage else smallest_on_top
             paint(spool, plan.scene.frame, place, ground, order, advance, request=painting.request)
             if painting.coverage:
-                yield _partition(place, pandas.concat(tables).drop(columns="geometry"), plan)
+                yield from _partition(place, spool, plan, wishes)
             labels = painting.labels
             if labels and labels.exists() and not filecmp.cmp(labels, place, shallow=False):
                 raise _taken(labels)
@@ -286,10 +284,16 @@ def _wanted(
 
 
 def _table(
-    objects: Objects, ids: npt.NDArray[np.int64], plan: Plan, wishes: Wishes
+    objects: Objects,
+    ids: npt.NDArray[np.int64],
+    plan: Plan,
+    wishes: Wishes,
+    shapes: Geometries | None = None,
 ) -> geopandas.GeoDataFrame:
+    """Objects with their ids, and with other outlines than their own, in the CRS, if any."""
     frame = plan.scene.frame
-    shapes = shapely.transform(objects.outlines, frame.to_world)
+    if shapes is None:
+        shapes = shapely.transform(objects.outlines, frame.to_world)
     areas, perimeters = _measures(shapes, plan)
     names = [
         f"{scale:g}/{row}/{col}"
@@ -321,15 +325,14 @@ def _measures(shapes: npt.NDArray[np.object_], plan: Plan) -> tuple[np.ndarray, 
     )
 
 
-def _partition(labels: Path, objects: pandas.DataFrame, plan: Plan) -> geopandas.GeoDataFrame:
+def _partition(
+    labels: Path, spool: Spool, plan: Plan, wishes: Wishes
+) -> Iterator[geopandas.GeoDataFrame]:
     """The areas of a label raster with what is known of the objects that they come from."""
-    pixel_m = max(plan.scene.frame.pixel_size_m)
-    areas = vectorize(labels, simplify_m=SMOOTH_PX * pixel_m)
-    if areas["label"].nunique() == 1:
-        areas = areas.dissolve("label").reset_index()
-    known = objects.set_index("id").loc[areas["label"]].reset_index()
-    known["area_m2"], known["perimeter_m"] = _measures(areas.geometry.to_numpy(), plan)
-    return geopandas.GeoDataFrame(known, geometry=areas.geometry.to_numpy(), crs=areas.crs)
+    smooth_m = SMOOTH_PX * max(plan.scene.frame.pixel_size_m)
+    for found, areas in trace_down(labels, simplify_m=smooth_m):
+        ids = np.array(found, np.int64)
+        yield _table(spool.labelled(ids), ids, plan, wishes, areas)
 
 
 def _on_raster(area: geopandas.GeoDataFrame | str | Path, scene: Scene) -> shapely.Geometry:

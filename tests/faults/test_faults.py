@@ -292,14 +292,19 @@ def test_stdout_full(ground, verb):
 
 @pytest.mark.parametrize("verb", ["segment"])
 @pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".geojson", ".shp", ".parquet"])
-def test_full_at_any_byte(ground, disk, verb, suffix):
-    """Wherever the disk ends, a file is whole or absent."""
+@pytest.mark.parametrize("batches", [False, True])
+def test_full_at_any_byte(ground, disk, verb, suffix, batches):
+    """Wherever the disk ends, a file is whole or absent, be it written at once or in batches."""
     from geosam.errors import OutputError
     from geosam.output import write
 
     table = geopandas.read_file(ground.inputs / "truth.gpkg")
     whole = disk / f"whole{suffix}"
-    write(table, whole)
+
+    def given():
+        return iter([table[:2], table[2:]]) if batches else table
+
+    write(given(), whole)
     needed = sum(path.stat().st_size for path in disk.glob("whole*"))
     for path in disk.glob("whole*"):
         path.unlink()
@@ -309,7 +314,7 @@ def test_full_at_any_byte(ground, disk, verb, suffix):
     for _ in range(needed // PAGE + 40):
         os.truncate(ballast, ballast.stat().st_size - PAGE)
         try:
-            write(table, path)
+            write(given(), path)
             wrote = True
         except OutputError:
             wrote = False

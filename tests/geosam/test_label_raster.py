@@ -10,7 +10,7 @@ from rasterio.features import rasterize
 from shapely import box
 
 from geosam.errors import MaskError
-from geosam.label_raster import outline_pixels, trace
+from geosam.label_raster import outline_pixels, trace, trace_down
 from geosam.polygons import vectorize
 from tiles.errors import RasterError
 
@@ -167,6 +167,61 @@ def test_labels_that_touch_still_touch_when_simplified(folder):
     for label in exact.label:
         before, after = (t.geometry[t.label == label].iloc[0] for t in (exact, simple))
         assert before.symmetric_difference(after).area < 0.1 * before.area
+
+
+patches = hnp.arrays(
+    np.uint8, st.tuples(st.integers(2, 6), st.integers(2, 6)), elements=st.integers(0, 3)
+).map(lambda labels: np.kron(labels, np.ones((3, 3), np.uint8)))
+
+
+@settings(max_examples=60)
+@given(st.one_of(label_arrays, patches), st.integers(3, 9), st.sampled_from([2.0, 5.0, 20.0]))
+def test_outlines_simplified_in_blocks_share_their_borders(folder, labels, block, simplify_m):
+    path = save(folder, labels)
+    names, parts, _ = trace(path, simplify_m=simplify_m, block=block)
+    assert names == trace(path)[0]
+    assert shapely.is_valid(parts).all()
+    assert shapely.coverage_is_valid(parts)
+    assert (shapely.area(parts) > 0).all()
+    if labels.all():
+        ground = shapely.union_all(parts)
+        assert ground.geom_type == "Polygon" and not ground.interiors
+
+
+def test_blocks_do_not_show_in_simplified_outlines(folder):
+    y, x = np.mgrid[:90, :90]
+    labels = (1 + (x > y + 5 * np.sin(x / 4)) + 2 * (x + y > 70)).astype(np.uint8)
+    path = save(folder, labels)
+    (_, whole, _), (_, in_blocks, _) = (trace(path, simplify_m=4, block=n) for n in (100, 30))
+    assert len(whole) == len(in_blocks) == 4
+    for one, other in zip(whole, in_blocks, strict=True):
+        assert one.symmetric_difference(other).area < 0.02 * one.area
+
+
+def test_a_clip_has_the_outlines_of_the_scene(folder):
+    labels = np.kron(np.random.default_rng(0).integers(1, 5, (20, 20)), np.ones((3, 3), int))
+    names, parts, _ = trace(save(folder, labels), simplify_m=5, block=10)
+    place = PLACE @ Affine.translation(12, 6)
+    path = save(folder, labels[6:46, 12:52], place=place)
+    clip_names, clip, _ = trace(path, simplify_m=5, block=10)
+    inner = box(*np.sort(np.array([place @ (12, 12), place @ (28, 28)]), axis=0).ravel())
+    near = [(n, p) for n, p in zip(names, parts, strict=True) if inner.contains(p)]
+    near_in_clip = [(n, p) for n, p in zip(clip_names, clip, strict=True) if inner.contains(p)]
+    assert len(near) > 3
+    assert [n for n, _ in near] == [n for n, _ in near_in_clip]
+    assert all(a.equals(b) for (_, a), (_, b) in zip(near, near_in_clip, strict=True))
+
+
+def test_what_ends_is_told_of_at_once(folder):
+    labels = np.zeros((9, 6), np.uint8)
+    labels[0, 0], labels[1:8, 2], labels[8, 5], labels[8, 0] = 1, 2, 3, 1
+    rows = [(names, areas) for names, areas in trace_down(save(folder, labels), block=3)]
+    assert [names for names, _ in rows] == [[], [], [1, 2, 3]]
+    assert [area.geom_type for area in rows[2][1]] == ["MultiPolygon", "Polygon", "Polygon"]
+    assert shapely.area(rows[2][1]).tolist() == [8, 28, 4]
+    labels[8, 0] = 4
+    rows = [names for names, _ in trace_down(save(folder, labels), block=3)]
+    assert rows == [[1], [], [2, 3, 4]]
 
 
 def test_a_part_is_simplified_alone_and_among_others(folder):
