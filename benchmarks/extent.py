@@ -1,10 +1,11 @@
 """Does a result depend on the raster's extent, or on where tiles start?
 
-    python benchmarks/extent.py DATA [--model nano] [--most 40] [--context 250]
+    python benchmarks/extent.py DATA [--model nano] [--most 40] [--context 250] [--step 1]
 
 DATA is laid out as for `accuracy.py`. Each object is prompted with its box and with a click: in the
 whole scene; in a clip with about so many px of context, whose corner lies anywhere; and in the same
-scene moved on the ground by a random number of whole px, so that its tiles start elsewhere in it.
+scene moved on the ground by a random number of whole px, a multiple of `--step`, so that its tiles
+start elsewhere in it.
 IoU of the polygons with those of the scene, and the share of prompts answered in both or in none.
 """
 
@@ -64,12 +65,12 @@ def agreement(one, two) -> float:
     return one.intersection(two).area / one.union(two).area
 
 
-def compare(model, path: Path, shapes, folder: Path, context: int, rng) -> list[tuple]:
+def compare(model, path: Path, shapes, folder: Path, context: int, step: int, rng) -> list[tuple]:
     """(prompt, clip or moved, IoU, whether both or none are there) of each object of a raster."""
     rows = []
     moved = folder / f"{path.stem}-moved.tif"
     with Raster.open(path) as raster:
-        shift = rng.integers(-FARTHEST, FARTHEST + 1, 2).tolist()
+        shift = (rng.integers(-FARTHEST, FARTHEST + 1, 2) // step * step).tolist()
         write_clip(moved, raster, raster.window, (shift[0], shift[1]))
         for number, shape in enumerate(shapes):
             edges = np.rint(shape.bounds).astype(int) + np.add(context, UNEVEN) * (-1, -1, 1, 1)
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--most", type=int, default=40, help="objects a class")
     parser.add_argument("--context", type=int, default=250, help="px round an object in its clip")
+    parser.add_argument("--step", type=int, default=1, help="px by which a scene is moved")
     parser.add_argument("--classes", default="buildings,fields,water")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)
@@ -119,7 +121,9 @@ def main() -> None:
                 shapes = [truth.shape for truth in truths]
                 if shapes:
                     path = Path(pair.raster)
-                    rows += compare(model, path, shapes, folder, arguments.context, rng)
+                    rows += compare(
+                        model, path, shapes, folder, arguments.context, arguments.step, rng
+                    )
         for prompt in ("box", "click"):
             for way in ("clip", "moved"):
                 own = [row for row in rows if row[:2] == (prompt, way)]
