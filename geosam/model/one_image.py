@@ -4,7 +4,7 @@ Source: `geosam.model.transformer`, whose weights it reads. An image has thousan
 prompt a handful of tokens, so whatever is done to cells once a prompt is what costs:
 
 - In the first block the image is still the same for all prompts: its queries, keys and values are
-  made once an image, not once a prompt.
+  made once an image, not once a prompt; for a lone prompt not even once.
 - Afterwards every prompt has an image of its own. Its cells are never projected: the projections of
   keys, values and queries are applied to the tokens on the other side of the product instead.
   With q a token's query, K the projection of keys and x a cell, q (K x) = (K^T q) x; a bias of keys
@@ -24,33 +24,44 @@ from geosam.model.transformer import Attention, TwoWayBlock, TwoWayTransformer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OneImage:
-    """What prompts without a mask share: the image's cells and their first projections.
+class Projections:
+    """What the first block makes of an image's cells; h is the number of heads, c of channels."""
 
-    N is the number of cells, h of heads, c the channels of a head.
-    """
-
-    cells: Tensor  # (1, N, C)
-    code: Tensor  # (1, N, C), positional
     keys: Tensor  # (h, N, c), as tokens look at them
     values: Tensor  # (h, N, c)
     queries: Tensor  # (h, N, c), as cells look at tokens
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OneImage:
+    """What prompts without a mask share: the image's cells, N of them, and their projections."""
+
+    cells: Tensor  # (1, N, C)
+    code: Tensor  # (1, N, C), positional
+    projections: Projections | None  # None: not worth making for a lone prompt
+
     @classmethod
-    def of(cls, transformer: TwoWayTransformer, image: Tensor, code: Tensor) -> Self:
-        """From an image (1, C, height, width) and its positional code of the same shape."""
+    def of(
+        cls, transformer: TwoWayTransformer, image: Tensor, code: Tensor, *, lone: bool = False
+    ) -> Self:
+        """From an image (1, C, height, width) and its positional code of the same shape.
+
+        `lone`: a single prompt will look at it.
+        """
         cells, code = (x.flatten(2).transpose(1, 2).contiguous() for x in (image, code))
         first = _blocks(transformer)[0]
         to_image, to_tokens = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-        parts = (
-            cells,
-            code,
-            _heads(to_image.k_proj(cells + code), to_image)[0],
-            _heads(to_image.v_proj(cells), to_image)[0],
-            _heads(to_tokens.q_proj(cells + code), to_tokens)[0],
-        )
         dtype = first.norm4.weight.dtype  # which normalises cells
-        return cls(*(part.to(dtype) for part in parts))
+        projections = (
+            None
+            if lone
+            else Projections(
+                _heads(to_image.k_proj(cells + code), to_image)[0].to(dtype),
+                _heads(to_image.v_proj(cells), to_image)[0].to(dtype),
+                _heads(to_tokens.q_proj(cells + code), to_tokens)[0].to(dtype),
+            )
+        )
+        return cls(cells.to(dtype), code.to(dtype), projections)
 
 
 def attend(
@@ -69,7 +80,7 @@ def attend(
         tokens (P, T, C) and cells (P, N, C).
     """
     if own is None:
-        return attend_to(transformer, image.cells, image.code, tokens, image)
+        return attend_to(transformer, image.cells, image.code, tokens, image.projections)
     return attend_to(transformer, own, image.code, tokens)
 
 
@@ -78,16 +89,16 @@ def attend_to(
     cells: Tensor,
     code: Tensor,
     tokens: Tensor,
-    shared: OneImage | None = None,
+    shared: Projections | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `TwoWayTransformer.forward` gives, for cells that prompts share or have of their own.
 
     Args:
         transformer: its weights are used.
-        cells: (1 or P, N, C).
+        cells: (P, N, C), or (1, N, C) if all prompts share them.
         code: (1 or P, N, C), positional.
         tokens: (P, T, C).
-        shared: what is known of the cells, if all prompts share them.
+        shared: the projections of cells that several prompts share.
 
     Returns:
         tokens (P, T, C) and cells (P, N, C).
@@ -126,7 +137,7 @@ def _among_tokens(layer: TwoWayBlock, tokens: Tensor, code: Tensor) -> Tensor:
     return layer.norm1(tokens + layer.self_attn(q, q, tokens))  # type: ignore[no-any-return]
 
 
-def _shared_look(attention: Attention, tokens: Tensor, image: OneImage) -> Tensor:
+def _shared_look(attention: Attention, tokens: Tensor, image: Projections) -> Tensor:
     """Tokens (P, T, C) look at the image that they share."""
     q = _scaled(attention.q_proj(tokens), attention)  # (P, h, T, c)
     prompts, _, count, _ = q.shape

@@ -52,11 +52,11 @@ class Sam1(nn.Module):
         embedding: Tensor = self.image_encoder(normalised(images, self.image_encoder))
         return embedding
 
-    def prepare(self, embedding: Tensor) -> OneImage:
-        """What the prompts on one image share, from its embedding (1, C, S/16, S/16)."""
+    def prepare(self, embedding: Tensor, *, lone: bool = False) -> OneImage:
+        """What the prompts on one image, or a lone one, need of its embedding (1, C, h, w)."""
         code = self.prompt_encoder.image_code(*embedding.shape[-2:])
         image = embedding + self.prompt_encoder.addition(None)
-        return OneImage.of(self.mask_decoder.transformer, image, code)
+        return OneImage.of(self.mask_decoder.transformer, image, code, lone=lone)
 
     def look(self, embedding: Tensor, image: OneImage, prompts: Prompts) -> Looked:
         """Let prompts and image see each other.

@@ -70,7 +70,7 @@ class Sam1Model(Loaded):
         scores = torch.empty(len(prompts), masks, device=device)
         for own, indices in by_image(features, prompts):
             embedding = self.engine.tensor(own)[None].float()  # (1, C, S/16, S/16)
-            image = network.prepare(embedding)
+            image = network.prepare(embedding, lone=len(indices) == 1)
             for chosen in batches(prompts, indices, self.chunk):
                 asked = stack([prompts[i] for i in chosen], self.engine)
                 looked = network.look(embedding, image, asked)

@@ -43,12 +43,12 @@ class Sam2(nn.Module):
         features: Features = self.image_encoder(normalised(images, self.image_encoder))
         return features
 
-    def prepare(self, features: Features) -> Sam2Image:
-        """What the prompts on one image share, from its features (batch 1)."""
+    def prepare(self, features: Features, *, lone: bool = False) -> Sam2Image:
+        """What the prompts on one image, or a lone one, need of its features (batch 1)."""
         embedding = features.embedding
         code = self.prompt_encoder.image_code(*embedding.shape[-2:])
         image = embedding + self.prompt_encoder.addition(None)
-        shared = OneImage.of(self.mask_decoder.transformer, image, code)
+        shared = OneImage.of(self.mask_decoder.transformer, image, code, lone=lone)
         skips = _parts8(features.stride8), _parts4(features.stride4)
         dtype = shared.cells.dtype
         return Sam2Image(embedding, shared, (skips[0].to(dtype), skips[1].to(dtype)))

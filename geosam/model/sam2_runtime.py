@@ -85,7 +85,8 @@ class Sam2Model(Loaded):
         scores = torch.empty(len(prompts), masks, device=device)
         for own, indices in by_image(features, prompts):
             packed = self.engine.tensor(own)[None]
-            image = network.prepare(unpack(packed, network.config))
+            maps = unpack(packed, network.config)
+            image = network.prepare(maps, lone=len(indices) == 1)
             for chosen in batches(prompts, indices, self.chunk):
                 asked = stack([prompts[i] for i in chosen], self.engine)
                 looked = network.look(image, asked)

@@ -247,6 +247,10 @@ def test_sharing_the_image_changes_nothing():
             attend(transformer, image_parts, tokens, own), expected, strict=True
         ):
             torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+    alone = OneImage.of(transformer, picture, code, lone=True)
+    assert alone.projections is None
+    for ours, theirs in zip(attend(transformer, alone, tokens[1:2]), expected, strict=True):
+        torch.testing.assert_close(ours, theirs[1:2], atol=2e-5, rtol=1e-4)
 
 
 def test_upscaling_is_a_transposed_convolution():
