@@ -19,6 +19,7 @@ SEED = 1
 RATE, ENCODER_RATE = 3e-4, 5e-5  # at most
 WARMUP_STEPS = 20
 AVERAGE = 0.98  # decay of the moving average of the weights
+WAY = 0.5  # of the way from the model's weights to that average, where what serves is taken
 ROUNDS, ROUND_SHARES = (1, 2), (0.75, 0.25)  # corrections cost as much as first prompts
 
 
@@ -91,7 +92,12 @@ class Run:
         """Keep what a look at the polygons held out has shown."""
         self.looks.append((self.step, float(marks.click.mean()), float(marks.box.mean())))
         if self.rests == 0:
-            self.best = {k: v.clone() for k, v in self.average.items()}
+            self.best = self.answer
+
+    @property
+    def answer(self) -> dict[str, Tensor]:
+        """Weights half way between the model's own and what was learned: they serve others best."""
+        return {k: torch.lerp(v, self.average[k], WAY) for k, v in self.original.items()}
 
     @property
     def rests(self) -> int:

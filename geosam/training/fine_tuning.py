@@ -212,7 +212,7 @@ def _study(
         began = time.monotonic()
         due = run.step % STEPS_A_LOOK == 0 and run.looked_at != run.step
         if rank == 0 and due:
-            run.note(examiner.marks(run.average, LOOK_AT))
+            run.note(examiner.marks(run.answer, LOOK_AT))
             run.seconds += time.monotonic() - began
         if rank == 0 and (due or time.monotonic() - saved > SAVE_EVERY_S):
             run.save(folder)
@@ -227,7 +227,7 @@ def _study(
             run.learn(lessons[run.step * processes + rank], float(share))
             run.seconds += time.monotonic() - began
     if rank == 0 and run.looked_at != run.step:
-        run.note(examiner.marks(run.average, LOOK_AT))
+        run.note(examiner.marks(run.answer, LOOK_AT))
         run.save(folder)
 
 

@@ -31,7 +31,7 @@ from tiles import Raster, Tile, Window
 
 RECOLOURED = 0.5  # share of the objects
 JITTER = 0.1  # spread of the scales' logarithm
-CONTEXT = 0.25  # of a block's side, seen round the polygons of one
+CONTEXT = 0.5  # of the side of the model's image, seen round the polygons of a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class PlaceSampler:
             factor = 2 ** max(0, int(np.log2(np.median(sides) / (FILLS_AT_MOST * size))))
             with Raster.open(place.raster) as raster:
                 stretch = Stretch.of(raster, bands)
-                for window in _windows(place, factor):
+                for window in _windows(place, factor, size):
                     scene = _scene(place, raster, stretch, window, factor)
                     if len(scene.ids):
                         scenes.append(scene)
@@ -206,7 +206,7 @@ class StoredTiles(Dataset[Batch]):
         return Batch(images, targets, clicks, boxes, weights, origins)
 
 
-def _windows(place: Place, factor: int) -> list[Window]:
+def _windows(place: Place, factor: int, size: int) -> list[Window]:
     """A window round the polygons of each block, its edges at multiples of `factor`."""
     middles = shapely.get_coordinates(shapely.point_on_surface(place.learned))
     blocks = np.floor(middles / place.block_px)
@@ -214,7 +214,7 @@ def _windows(place: Place, factor: int) -> list[Window]:
     windows = []
     for block in np.unique(blocks, axis=0):
         own = place.learned[(blocks == block).all(1)]
-        margin = CONTEXT * place.block_px
+        margin = CONTEXT * size * factor
         xmin, ymin, xmax, ymax = shapely.total_bounds(own).tolist()
         left, top = (max(0, int((v - margin) // factor) * factor) for v in (xmin, ymin))
         right, bottom = (-(-int(v + margin + 1) // factor) * factor for v in (xmax, ymax))
