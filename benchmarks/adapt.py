@@ -4,11 +4,11 @@
         [--keep FOLDER]
 
 DATA holds `fields/NAME.webp` with `NAME.instances.png`, and the same for other classes. Each image
-of fields is cut down its middle, and both halves become rasters. 100 of all fields of the left ones, drawn at
-random, go through `geosam.train`; the fields of the right ones are measured before and after, by the
-box, by one click in the middle, and by one click in three places of the object each. Then the other
-way round: 100 of the right ones are learned, and the left ones measured. A field that the cut goes
-through is left out. What the models have forgotten is measured on another class.
+of fields is cut down its middle, and both halves become rasters. 100 of all fields of the left
+halves, drawn at random, go through `geosam.train`; the fields of the right ones are measured before
+and after, by the box, by one click in the middle, and by one click in three places of the object
+each. Then 100 of the right halves are learned, and the left ones measured. A field that the cut
+goes through is left out. What the models have forgotten is measured on another class.
 """
 
 import argparse
