@@ -217,13 +217,27 @@ def test_weights_that_serve_worse_than_those_they_came_from_are_not_kept():
     for step, click, box_iou in ((0, 0.5, 0.8), (2, 0.4, 0.8), (4, 0.3, 0.9), (6, 0.5, 0.8)):
         run.step = step
         run.average = {name: value + step for name, value in original.items()}
-        run.note(Marks(np.array([click]), np.array([box_iou])))
+        run.note(*[Marks(np.array([click]), np.array([box_iou]))] * 2)
     assert (run.kept, run.rests) == (0, 3)
     assert all(torch.equal(value, original[name]) for name, value in run.best.items())
     run.step = 8
-    run.note(Marks(np.array([0.5]), np.array([0.81])))
+    run.note(*[Marks(np.array([0.5]), np.array([0.81]))] * 2)
     assert (run.kept, run.rests) == (8, 0)
     assert all(torch.allclose(value, original[name] + 3) for name, value in run.best.items())
+
+
+def test_all_that_was_learned_is_taken_only_where_it_clearly_serves_better():
+    run = course.Run(learner_of(small_model(), encoder=False), course.Course("", False, "", (), 1))
+    original = {name: value.clone() for name, value in run.average.items()}
+    run.average = {name: value + 6 for name, value in original.items()}
+    part, unsure, sure = (np.array(v) for v in ([0.5, 0.6, 0.7], [0.8, 0.55, 0.7], [0.6, 0.7, 0.8]))
+    for step, whole, way in ((1, unsure, 0.5), (2, sure, 1.0)):
+        run.step = step
+        run.note(Marks(part + 0.01 * step, part), Marks(whole + 0.01 * step, part))
+        assert run.kept == step
+        for name, value in run.best.items():
+            torch.testing.assert_close(value, original[name] + 6 * way)
+    assert run.looks[-1][1] == pytest.approx(0.72)
 
 
 def test_a_run_that_gains_nothing_says_so_and_gives_the_model_as_it_came(
