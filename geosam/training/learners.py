@@ -26,7 +26,7 @@ from geosam.training.lessons import PlaceSampler, StoredTiles, Views
 from geosam.training.places import Place
 from geosam.training.steps import batch_loss, prompts_loss
 
-NANO_OBJECTS = 8  # a step
+NANO_OBJECTS = 12  # a step
 TILES, TILE_PROMPTS = 2, 6
 
 

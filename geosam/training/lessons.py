@@ -1,7 +1,6 @@
 """What a network learns from polygons on a raster: crops of it, or tiles that were encoded before.
 
-nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step,
-turned, scaled and recoloured. A vision transformer's takes nearly all of it: such a network learns
+nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step. A vision transformer's takes nearly all of it: such a network learns
 on the features of the raster's own tiles, which are encoded once.
 """
 
@@ -24,13 +23,11 @@ from geosam.protocol import FILL, Progress
 from geosam.recipe import Stretch
 from geosam.scene import Scene as Encoded
 from geosam.training.batches import SMALLEST_TARGET_PX, Batch, click_inside, extent, objects
-from geosam.training.crops import Crop, recolour, take, turn
+from geosam.training.crops import Crop, take, turn
 from geosam.training.places import Place, Polygons
 from geosam.training.scenes import Labels, Scene, make_scene
 from tiles import Raster, Tile, Window
 
-RECOLOURED = 0.5  # share of the objects
-JITTER = 0.1  # spread of the scales' logarithm
 CONTEXT = 0.5  # of the side of the model's image, seen round the polygons of a block
 
 
@@ -72,7 +69,7 @@ class PlaceSampler:
 
     def draw(self, rng: np.random.Generator) -> tuple[Scene, int]:
         """One of the scenes, and its reduction."""
-        counts = np.array([len(scene.ids) for scene in self.scenes]) ** 0.5
+        counts = np.array([len(scene.ids) for scene in self.scenes])
         chosen = rng.choice(len(counts), p=counts / counts.sum())
         return self.scenes[chosen], self.reductions[chosen]
 
@@ -82,7 +79,8 @@ class Views(Dataset[Batch]):
     """Batches in which each object is seen at all scales at which clicks are decoded.
 
     The crops of an object follow each other, the finest scale first. All show the same click near
-    their middle, as it is decoded, and a box. Number `step` is always the same.
+    their middle, as it is decoded, and a box. They are turned by right angles and flipped, no more:
+    what tells one reading from another is how the place looks. Number `step` is always the same.
 
     Attributes:
         sampler: draws scenes.
@@ -117,24 +115,18 @@ class Views(Dataset[Batch]):
         left, top, right, bottom = scene.boxes[number].astype(int).tolist()
         mask = scene.labels[top:bottom, left:right] == scene.ids[number]
         place = click_inside(mask, rng) + (left, top) + 0.5
-        linear = reduction * np.exp(rng.normal(0, JITTER)) * turn(rng)
-        spread = (
-            size / 32 if size < self.model_size else size / 4
-        )  # as far as a focus, a tile may be
-        colours = int(rng.integers(2**32)) if rng.random() < RECOLOURED else None
+        linear = reduction * turn(90.0 * int(rng.integers(4)), 1 - 2 * int(rng.integers(2)))
+        spread = size / (4 if size == self.model_size else 32)  # of clicks in tiles, or in foci
         for scale in CLICK_SCALES:
             click = size / 2 + rng.uniform(-spread, spread, 2)
             crop = take(scene, size, linear / scale, click - linear @ place / scale)
-            image = crop.image
-            if colours is not None:
-                image = recolour(image, np.random.default_rng(colours))
             own = crop.labels == scene.ids[number]
             seen = np.count_nonzero(own) >= SMALLEST_TARGET_PX
             cells = (size // 4, size // 4)
             target = cv2.resize(own.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
             bounds = extent(own, rng) if seen else np.array([0, 0, 8, 8], np.float32)
             yield (
-                np.moveaxis(image, 2, 0),
+                np.moveaxis(crop.image, 2, 0),
                 np.stack([target] * 2),
                 np.stack([(click - 0.5).astype(np.float32)] * 2),
                 np.stack([bounds] * 2),
