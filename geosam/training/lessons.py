@@ -1,7 +1,8 @@
 """What a network learns from polygons on a raster: crops of it, or tiles that were encoded before.
 
-nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step. A vision transformer's takes nearly all of it: such a network learns
-on the features of the raster's own tiles, which are encoded once.
+nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step. A
+vision transformer's takes nearly all of it: such a network learns on the features of the raster's
+own tiles, which are encoded once.
 """
 
 from collections.abc import Iterator, Sequence
