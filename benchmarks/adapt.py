@@ -4,11 +4,11 @@
         [--keep FOLDER]
 
 DATA holds `fields/NAME.webp` with `NAME.instances.png`, and the same for other classes. Each image
-of fields is cut down its middle. The left halves become rasters, and 100 of all their fields, drawn
-at random, go through `geosam.train`; the fields of the right halves are measured before and after,
-on rasters of their own, by the box, by one click in the middle, and by one click in three places of
-the object each. A field that the cut goes through is left out. What the model has forgotten is
-measured on another class.
+of fields is cut down its middle, and both halves become rasters. 100 of all fields of the left
+halves, drawn at random, go through `geosam.train`; the fields of the right ones are measured before
+and after, by the box, by one click in the middle, and by one click in three places of the object
+each. Then 100 of the right halves are learned, and the left ones measured. A field that the cut
+goes through is left out. What the models have forgotten is measured on another class.
 """
 
 import argparse
@@ -106,42 +106,58 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        drawn, tested, other = [], [], []
+        halves = {"left": [], "right": []}
+        other = []
         for number, scene in enumerate(s for s in scenes if s.kind == "fields"):
             middle = scene.labels.shape[1] // 2
-            drawn.append(write_pair(folder, f"left{number}", scene, slice(0, middle))[:2])
-            tested.append(write_pair(folder, f"right{number}", scene, slice(middle, None))[:2])
-        learned = choose(drawn)
+            for half, cols in (("left", slice(0, middle)), ("right", slice(middle, None))):
+                halves[half].append(write_pair(folder, f"{half}{number}", scene, cols)[:2])
         for number, scene in enumerate(s for s in scenes if s.kind == arguments.other):
             other.append(write_pair(folder, f"other{number}", scene, slice(None))[:2])
         base = geosam.load_model(arguments.model)
-        before, before_other = marks(base, tested), marks(base, other)
-        out = folder / "adapted.safetensors"
-        began, cpu = time.perf_counter(), time.process_time()
-        if not out.exists():
-            result = geosam.train(
-                base, learned, out, minutes=arguments.minutes, steps=arguments.steps
-            )
-            sums = [sum(len(getattr(p, n)) for p in result.places) for n in ("learned", "held_out")]
-            print(
-                f"{result.id}: {sums[0]} polygons learned from, {sums[1]} held out to stop by, "
-                f"{result.steps} steps, the weights after {result.kept} kept, "
-                f"{time.perf_counter() - began:.0f} s, CPU time {time.process_time() - cpu:.0f} s "
-                f"with {arguments.threads} threads"
-            )
-        new = geosam.load_model(out)
-        for title, old, pairs in (
-            ("fields of the other halves", before, tested),
-            (f"forgetting: {arguments.other}", before_other, other),
-        ):
-            now = marks(new, pairs)
-            print(f"{title}, {len(now['box'])} polygons, mean IoU of final polygons")
-            for name, values in now.items():
-                mean, low, high = gain(old[name], values)
-                print(
-                    f"  {name:21} {old[name].mean():.3f} -> {values.mean():.3f}, "
-                    f"{mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
-                )
+        before_other = marks(base, other)
+        both = []
+        for half, opposite in (("left", "right"), ("right", "left")):
+            out = folder / f"{half}.safetensors"
+            before = marks(base, halves[opposite])
+            if not out.exists():
+                adapt(geosam.load_model(arguments.model), choose(halves[half]), out, arguments)
+            new = geosam.load_model(out)
+            both.append((before, marks(new, halves[opposite])))
+            show(f"learned {half}, fields of the other halves", *both[-1])
+            show(f"learned {half}, forgetting: {arguments.other}", before_other, marks(new, other))
+        old, now = ([pair[i] for pair in both] for i in (0, 1))
+        show("fields of the other halves, both ways", joined(old), joined(now))
+
+
+def joined(some: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The IoUs of several sets of objects as those of one."""
+    return {name: np.concatenate([values[name] for values in some]) for name in some[0]}
+
+
+def adapt(model, learned, out: Path, arguments: argparse.Namespace) -> None:
+    """Train on polygons, and say what it took."""
+    began, cpu = time.perf_counter(), time.process_time()
+    result = geosam.train(model, learned, out, minutes=arguments.minutes, steps=arguments.steps)
+    sums = [sum(len(getattr(p, n)) for p in result.places) for n in ("learned", "held_out")]
+    print(
+        f"{result.id}: {sums[0]} polygons learned from, {sums[1]} held out to stop by, "
+        f"{result.steps} steps, the weights after {result.kept} kept, "
+        f"{time.perf_counter() - began:.0f} s, CPU time {time.process_time() - cpu:.0f} s "
+        f"with {arguments.threads} threads"
+    )
+
+
+def show(title: str, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
+    """Print what changed, by prompt."""
+    print(f"{title}, {len(after['box'])} polygons, mean IoU of final polygons")
+    for name, values in after.items():
+        mean, low, high = gain(before[name], values)
+        print(
+            f"  {name:21} {before[name].mean():.3f} -> {values.mean():.3f}, "
+            f"{mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f})",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from geosam.model.engine import has_bf16
 from geosam.training import checkpoint
 from geosam.training.batches import Batch
 from geosam.training.learners import Learner
-from geosam.training.measure import Marks
+from geosam.training.measure import Marks, gain
 from geosam.training.pace import decayed
 
 SEED = 1
 RATE, ENCODER_RATE = 3e-4, 5e-5  # at most
 WARMUP_STEPS = 20
 AVERAGE = 0.98  # decay of the moving average of the weights
+WAY = 0.5  # of the way from the model's weights to that average, unless all of it serves better
 ROUNDS, ROUND_SHARES = (1, 2), (0.75, 0.25)  # corrections cost as much as first prompts
 
 
@@ -87,11 +88,21 @@ class Run:
         self.step += 1
         self.losses.append(loss.item())
 
-    def note(self, marks: Marks) -> None:
-        """Keep what a look at the polygons held out has shown."""
+    def weights(self, way: float) -> dict[str, Tensor]:
+        """Those that lie a share of the way from the model's own to what was learned."""
+        return {k: torch.lerp(v, self.average[k], way) for k, v in self.original.items()}
+
+    def note(self, part: Marks, whole: Marks) -> None:
+        """Keep what a look at the polygons held out has shown, part of the way and all of it.
+
+        Part of it loses least on what is not looked at; so the whole is taken only if it serves
+        clearly better.
+        """
+        clearly = gain((part.click + part.box) / 2, (whole.click + whole.box) / 2)[1] > 0
+        marks = whole if clearly else part
         self.looks.append((self.step, float(marks.click.mean()), float(marks.box.mean())))
         if self.rests == 0:
-            self.best = {k: v.clone() for k, v in self.average.items()}
+            self.best = self.weights(1.0 if clearly else WAY)
 
     @property
     def rests(self) -> int:

@@ -81,19 +81,26 @@ def cut(scene: Scene, size: int, rng: np.random.Generator, scale: float | None =
         share = OBJECT_SIDE if rng.random() < 0.5 else LARGE_OBJECT_SIDE
         target = size * np.exp(rng.uniform(*np.log(share)))
         scale = float(np.clip(target / side, 1 / 12, 4))
-    level = min(int(max(0, np.floor(np.log2(1 / scale)))), len(scene.pyramid) - 1)
-
-    angle = rng.uniform(0, 360) if rng.random() < 0.4 else 90 * rng.integers(4)
+    angle = rng.uniform(0, 360) if rng.random() < 0.4 else 90.0 * int(rng.integers(4))
     flip = 1 if rng.random() < 0.5 else -1
-    turn = np.deg2rad(angle)
-    linear = scale * np.array(
-        [[np.cos(turn) * flip, -np.sin(turn)], [np.sin(turn) * flip, np.cos(turn)]]
-    )
+    linear = scale * turn(angle, flip)
     linear[rng.integers(2)] *= STRETCH ** rng.uniform(-1, 1)
     centre = np.array([(xmin + xmax) / 2, (ymin + ymax) / 2])
     slack = abs(size - side * scale) / 2 + 0.1 * size
     offset = size / 2 + rng.uniform(-slack, slack, 2) * rng.random() - linear @ centre
+    return take(scene, size, linear, offset)
 
+
+def turn(angle: float, flip: int) -> NDArray[np.float64]:
+    """The plane turned by degrees, after a flip of its x if that is -1: (2, 2)."""
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    return np.array([[cos * flip, -sin], [sin * flip, cos]])
+
+
+def take(scene: Scene, size: int, linear: NDArray[np.float64], offset: NDArray[np.float64]) -> Crop:
+    """The crop of side `size` whose px are `linear @ scene_px + offset`."""
+    scale = float(np.sqrt(abs(np.linalg.det(linear))))
+    level = min(int(max(0, np.floor(np.log2(1 / scale)))), len(scene.pyramid) - 1)
     image = warp(scene.pyramid[level], linear, offset, 2**level, size, nearest=False)
     labels = warp(scene.labels, linear, offset, 1, size, nearest=True)
     return Crop(image.astype(np.uint8), labels.astype(np.int32))

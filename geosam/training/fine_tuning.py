@@ -18,7 +18,7 @@ from geosam.drafts import draft
 from geosam.errors import OutputError, OutputExists, TrainingError
 from geosam.protocol import Model, Progress
 from geosam.training.card import Result, draw_curve, write_card
-from geosam.training.course import SEED, Course, Run
+from geosam.training.course import SEED, WAY, Course, Run
 from geosam.training.learners import Lessons, learner_of
 from geosam.training.measure import Marks, measure
 from geosam.training.pace import Limit
@@ -212,7 +212,7 @@ def _study(
         began = time.monotonic()
         due = run.step % STEPS_A_LOOK == 0 and run.looked_at != run.step
         if rank == 0 and due:
-            run.note(examiner.marks(run.average, LOOK_AT))
+            run.note(*(examiner.marks(run.weights(way), LOOK_AT) for way in (WAY, 1.0)))
             run.seconds += time.monotonic() - began
         if rank == 0 and (due or time.monotonic() - saved > SAVE_EVERY_S):
             run.save(folder)
@@ -227,7 +227,7 @@ def _study(
             run.learn(lessons[run.step * processes + rank], float(share))
             run.seconds += time.monotonic() - began
     if rank == 0 and run.looked_at != run.step:
-        run.note(examiner.marks(run.average, LOOK_AT))
+        run.note(*(examiner.marks(run.weights(way), LOOK_AT) for way in (WAY, 1.0)))
         run.save(folder)
 
 

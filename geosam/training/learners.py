@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from geosam.decode import CLICK_SCALES
 from geosam.errors import TrainingError
 from geosam.model.config import VitConfig
 from geosam.model.prompt_encoder import Prompts
@@ -20,12 +21,12 @@ from geosam.model.sam1_weights import meta_names
 from geosam.model.weights import save_weights
 from geosam.protocol import Model, Progress
 from geosam.scene import Scene as Encoded
-from geosam.training.batches import Batch, Batches
-from geosam.training.lessons import PlaceSampler, StoredTiles
+from geosam.training.batches import Batch
+from geosam.training.lessons import PlaceSampler, StoredTiles, Views
 from geosam.training.places import Place
 from geosam.training.steps import batch_loss, prompts_loss
 
-NANO_IMAGES, NANO_PROMPTS = 12, 4  # a step
+NANO_OBJECTS = 12  # a step
 TILES, TILE_PROMPTS = 2, 6
 
 
@@ -93,13 +94,14 @@ class NanoLearner:
                 "Truth: no polygon is large enough at the scale at which nano would see it "
                 "(expected polygons of like sizes). Train on the large and the small ones apart."
             )
-        return Batches(sampler, seed, NANO_IMAGES, NANO_PROMPTS, self.size)
+        return Views(sampler, seed, NANO_OBJECTS, self.size)
 
     def loss(self, batch: Batch, rounds: int) -> Tensor:
         """Mean loss () of a batch of images."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
         own = batch._replace(images=images)
-        return batch_loss(self.network, own, rounds, ambiguous=False)[0]
+        scales = len(CLICK_SCALES)
+        return batch_loss(self.network, own, rounds, ambiguous=False, scales=scales)[0]
 
     def save(self, path: Path) -> None:
         """Write it in half precision."""

@@ -1,17 +1,20 @@
 """What a network learns from polygons on a raster: crops of it, or tiles that were encoded before.
 
-nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step,
-turned, scaled and recoloured. A vision transformer's takes nearly all of it: such a network learns
-on the features of the raster's own tiles, which are encoded once.
+nano's encoder takes a fifth of a step's time, so its crops are made and encoded anew each step. A
+vision transformer's takes nearly all of it: such a network learns on the features of the raster's
+own tiles, which are encoded once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 import shapely
 import torch
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 from torch.utils.data import Dataset
@@ -20,24 +23,18 @@ from geosam.decode import CLICK_SCALES, FILLS_AT_MOST
 from geosam.protocol import FILL, Progress
 from geosam.recipe import Stretch
 from geosam.scene import Scene as Encoded
-from geosam.training.batches import Batch, objects
-from geosam.training.crops import Crop, cut, recolour
+from geosam.training.batches import SMALLEST_TARGET_PX, Batch, click_inside, extent, objects
+from geosam.training.crops import Crop, take, turn
 from geosam.training.places import Place, Polygons
 from geosam.training.scenes import Labels, Scene, make_scene
 from tiles import Raster, Tile, Window
 
-AS_DECODED = 0.7  # share of the crops at a scale at which clicks are decoded
-RECOLOURED = 0.5  # share of the crops
-JITTER = 0.1  # spread of that scale's logarithm
-CONTEXT = 0.25  # of a block's side, seen round the polygons of one
+CONTEXT = 0.5  # of the side of the model's image, seen round the polygons of a block
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceSampler:
-    """Draws crops of places; most at the scales at which clicks are decoded.
-
-    Only so can a network learn how large objects are in the images of these places, which a lone
-    click does not say.
+    """Draws scenes of places, by how many polygons they have.
 
     Attributes:
         scenes: one a block with polygons to learn from.
@@ -64,23 +61,78 @@ class PlaceSampler:
             factor = 2 ** max(0, int(np.log2(np.median(sides) / (FILLS_AT_MOST * size))))
             with Raster.open(place.raster) as raster:
                 stretch = Stretch.of(raster, bands)
-                for window in _windows(place, factor):
+                for window in _windows(place, factor, size):
                     scene = _scene(place, raster, stretch, window, factor)
                     if len(scene.ids):
                         scenes.append(scene)
                         reductions.append(factor)
         return cls(tuple(scenes), tuple(reductions))
 
-    def draw(self, size: int, rng: np.random.Generator) -> Crop:
-        """One crop of side `size`, half of them recoloured; every draw from `rng`."""
-        counts = np.array([len(scene.ids) for scene in self.scenes]) ** 0.5
+    def draw(self, rng: np.random.Generator) -> tuple[Scene, int]:
+        """One of the scenes, and its reduction."""
+        counts = np.array([len(scene.ids) for scene in self.scenes])
         chosen = rng.choice(len(counts), p=counts / counts.sum())
-        scale = None
-        if rng.random() < AS_DECODED:
-            tile_scale = rng.choice(CLICK_SCALES) * np.exp(rng.normal(0, JITTER))
-            scale = float(self.reductions[chosen] / tile_scale)
-        crop = cut(self.scenes[chosen], size, rng, scale)
-        return Crop(recolour(crop.image, rng), crop.labels) if rng.random() < RECOLOURED else crop
+        return self.scenes[chosen], self.reductions[chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Views(Dataset[Batch]):
+    """Batches in which each object is seen at all scales at which clicks are decoded.
+
+    The crops of an object follow each other, the finest scale first. All show the same click near
+    their middle, as it is decoded, and a box. They are turned by right angles and flipped, no more:
+    what tells one reading from another is how the place looks. Number `step` is always the same.
+
+    Attributes:
+        sampler: draws scenes.
+        seed: of the draws.
+        objects: a step, in crops of half the model's side; a quarter as many in whole ones.
+        model_size: side of the model's images, px.
+    """
+
+    sampler: PlaceSampler
+    seed: int
+    objects: int
+    model_size: int
+
+    def __getitem__(self, step: int) -> Batch:
+        """Make one batch; of each crop's two prompts the first is for the box."""
+        rng = np.random.default_rng((self.seed, step))
+        full = step % 4 == 3
+        size = self.model_size if full else self.model_size // 2
+        count = max(1, self.objects // 4) if full else self.objects
+        parts = [part for _ in range(count) for part in self._views(size, rng)]
+        images, targets, clicks, boxes, weights = (
+            torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True)
+        )
+        room = (self.model_size - size) // 16
+        origins = torch.from_numpy(rng.integers(0, room + 1, (len(images), 2))).float() * 16
+        return Batch(images, targets, clicks, boxes, weights, origins)
+
+    def _views(self, size: int, rng: np.random.Generator) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Image (3, s, s), targets, clicks, boxes and weights of one object at each scale."""
+        scene, reduction = self.sampler.draw(rng)
+        number = rng.integers(len(scene.ids))
+        left, top, right, bottom = scene.boxes[number].astype(int).tolist()
+        mask = scene.labels[top:bottom, left:right] == scene.ids[number]
+        place = click_inside(mask, rng) + (left, top) + 0.5
+        linear = reduction * turn(90.0 * int(rng.integers(4)), 1 - 2 * int(rng.integers(2)))
+        spread = size / (4 if size == self.model_size else 32)  # of clicks in tiles, or in foci
+        for scale in CLICK_SCALES:
+            click = size / 2 + rng.uniform(-spread, spread, 2)
+            crop = take(scene, size, linear / scale, click - linear @ place / scale)
+            own = crop.labels == scene.ids[number]
+            seen = np.count_nonzero(own) >= SMALLEST_TARGET_PX
+            cells = (size // 4, size // 4)
+            target = cv2.resize(own.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
+            bounds = extent(own, rng) if seen else np.array([0, 0, 8, 8], np.float32)
+            yield (
+                np.moveaxis(crop.image, 2, 0),
+                np.stack([target] * 2),
+                np.stack([(click - 0.5).astype(np.float32)] * 2),
+                np.stack([bounds] * 2),
+                np.full(2, seen, np.float32),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +199,7 @@ class StoredTiles(Dataset[Batch]):
         return Batch(images, targets, clicks, boxes, weights, origins)
 
 
-def _windows(place: Place, factor: int) -> list[Window]:
+def _windows(place: Place, factor: int, size: int) -> list[Window]:
     """A window round the polygons of each block, its edges at multiples of `factor`."""
     middles = shapely.get_coordinates(shapely.point_on_surface(place.learned))
     blocks = np.floor(middles / place.block_px)
@@ -155,7 +207,7 @@ def _windows(place: Place, factor: int) -> list[Window]:
     windows = []
     for block in np.unique(blocks, axis=0):
         own = place.learned[(blocks == block).all(1)]
-        margin = CONTEXT * place.block_px
+        margin = CONTEXT * size * factor
         xmin, ymin, xmax, ymax = shapely.total_bounds(own).tolist()
         left, top = (max(0, int((v - margin) // factor) * factor) for v in (xmin, ymin))
         right, bottom = (-(-int(v + margin + 1) // factor) * factor for v in (xmax, ymax))

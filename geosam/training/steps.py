@@ -19,6 +19,8 @@ MASK_SHARE = 0.5  # of the corrections that come with the mask they correct
 ROUGH_SHARE = 0.15  # of the corrections of boxes that are a rough outline instead
 LEARNT_IN_FULL = 3  # rounds
 STEADY_WEIGHT = 1.0
+CHOICE_WEIGHT = 3.0
+CHOICE_SPREAD = 0.05  # of scores: how much better one must be to be nearly always chosen
 
 
 class Asked(NamedTuple):
@@ -62,6 +64,7 @@ def batch_loss(
     *,
     ambiguous: bool = True,
     shift: tuple[int, int] | None = None,
+    scales: int = 1,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Encode the images of a batch, and `prompts_loss` on them."""
     features = model.encode(batch.images.float())
@@ -72,7 +75,7 @@ def batch_loss(
         own = Features(*(part.index_select(0, image) for part in features))
         return model.decode(own, prompts, multimask=multimask, origin=origin)
 
-    return prompts_loss(decode, batch, rounds, ambiguous=ambiguous, shift=shift)
+    return prompts_loss(decode, batch, rounds, ambiguous=ambiguous, shift=shift, scales=scales)
 
 
 def prompts_loss(
@@ -82,6 +85,7 @@ def prompts_loss(
     *,
     ambiguous: bool = True,
     shift: tuple[int, int] | None = None,
+    scales: int = 1,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean loss of all prompts over the rounds, and the mean IoU of each round to log.
 
@@ -98,6 +102,8 @@ def prompts_loss(
         shift: cells right and down by which the latter half of the crops is the former one moved,
             if it is. Then the first round is learnt on both, and that they answer alike; the
             others on the former half alone.
+        scales: crops that follow each other and show one click at different scales. If several,
+            see `choice_loss` for the first click.
     """
     losses, log = [], {}
     for name, offset in (("box", 0), ("click", 1)):
@@ -113,9 +119,12 @@ def prompts_loss(
             multimask = name == "click" and number == 0
             logits, scores = decode(asked.image, prompts, multimask=multimask, origin=asked.origins)
             logits, scores = logits.float(), scores.float()
-            loss, best, iou = mask_loss(
-                logits, scores, asked.targets, asked.weights, ambiguous=ambiguous
-            )
+            if multimask and scales > 1:
+                loss, best, iou = choice_loss(logits, scores, asked.targets, asked.weights, scales)
+            else:
+                loss, best, iou = mask_loss(
+                    logits, scores, asked.targets, asked.weights, ambiguous=ambiguous
+                )
             log[f"{name}{number}"] = weighted(iou, asked.weights)
             if shift is not None and number == 0:
                 apart = weighted(unsteadiness(logits, scores, *shift), asked.weights.chunk(2)[0])
@@ -183,6 +192,58 @@ def mask_loss(
     Returns:
         loss (), the best mask's logits (P, h, w) and its IoU (P,).
     """
+    each, iou = errors(logits, targets)
+    least, best = each.min(1)  # (P,)
+    value = each.mean(1)
+    if ambiguous:
+        value = least + 0.02 * value  # no mask of the three is left without a teacher
+    value = value + SCORE_WEIGHT * (scores - iou).square().mean(1)
+    rows = torch.arange(len(best), device=best.device)
+    return weighted(value, weights), logits[rows, best], iou[rows, best]
+
+
+def choice_loss(
+    logits: Tensor, scores: Tensor, targets: Tensor, weights: Tensor, scales: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of what a lone click would be answered with, of its masks at several scales.
+
+    At use the mask with the best score is the answer, unless the edge cuts it. So scores learn to
+    order the masks of all scales, by the IoU that is expected if one is drawn by them, and masks
+    are taught as far as they would be drawn; half of it, as of an ambiguous prompt, the best of
+    each scale, so that there stays something to choose from.
+
+    Args:
+        logits: (P, M, h, w); `scales` prompts in a row are one click.
+        scores: (P, M).
+        targets: (P, h, w).
+        weights: (P,); a click counts that shows its object at each scale.
+        scales: S.
+
+    Returns:
+        as `mask_loss`.
+    """
+    each, iou = errors(logits, targets)
+    found = logits.detach() > 0
+    edges = (found[..., 0, :], found[..., -1, :], found[..., 0], found[..., -1])
+    is_cut = torch.stack([edge.any(2) for edge in edges]).any(0)  # (P, M)
+
+    def of_clicks(values: Tensor) -> Tensor:
+        return values.reshape(-1, scales * values.shape[1])  # (P / S, S * M)
+
+    chances = F.softmax(of_clicks(scores - 10.0 * is_cut) / CHOICE_SPREAD, dim=1)
+    expected = (chances * of_clicks(iou)).sum(1)
+    taught = (chances.detach() * of_clicks(each)).sum(1)
+    least, best = each.min(1)
+    value = 0.5 * (least + 0.02 * each.mean(1)) + SCORE_WEIGHT * (scores - iou).square().mean(1)
+    loss = weighted(value, weights) + weighted(
+        0.5 * taught + CHOICE_WEIGHT * (1 - expected), weights.reshape(-1, scales).amin(1)
+    )
+    rows = torch.arange(len(best), device=best.device)
+    return loss, logits[rows, best], iou[rows, best]
+
+
+def errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalised focal and dice loss of masks (P, M, h, w), and their IoU: (P, M) each."""
     truth = targets[:, None].expand_as(logits)  # (P, M, h, w)
     edge = (targets - F.avg_pool2d(targets, 5, 1, 2)).abs()[:, None]  # (P, 1, h, w)
     probability = logits.sigmoid()
@@ -195,14 +256,7 @@ def mask_loss(
         hit, actual = logits > 0, truth > 0.5
         both = (hit & actual).sum((2, 3)).float()
         iou = both / (hit | actual).sum((2, 3)).clamp(min=1)  # (P, M)
-    each = focal + dice
-    least, best = each.min(1)  # (P,)
-    value = each.mean(1)
-    if ambiguous:
-        value = least + 0.02 * value  # no mask of the three is left without a teacher
-    value = value + SCORE_WEIGHT * (scores - iou).square().mean(1)
-    rows = torch.arange(len(best), device=best.device)
-    return weighted(value, weights), logits[rows, best], iou[rows, best]
+    return focal + dice, iou
 
 
 @torch.no_grad()

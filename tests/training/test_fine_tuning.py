@@ -33,7 +33,7 @@ from geosam.protocol import FILL, TilePrompt
 from geosam.training import course, fine_tuning, learners
 from geosam.training.imagenet import load_imagenet
 from geosam.training.learners import Sam1Learner, learner_of
-from geosam.training.lessons import PlaceSampler
+from geosam.training.lessons import PlaceSampler, Views
 from geosam.training.measure import Marks, gain, inner_points, innermost
 from geosam.training.places import hold_out_polygons, hold_out_share
 from tests.fakes import NORTH_UP, write_raster
@@ -79,10 +79,10 @@ def fields(folder: Path):
     return raster, truth
 
 
-def make_small(monkeypatch, prompts=4):
+def make_small(monkeypatch, objects=4):
     """Steps of few prompts, and few polygons a look."""
     for module, name, value in (
-        (learners, "NANO_IMAGES", 4), (learners, "NANO_PROMPTS", prompts), (learners, "TILES", 1),
+        (learners, "NANO_OBJECTS", objects), (learners, "TILES", 1),
         (fine_tuning, "LOOK_AT", 4), (fine_tuning, "MEASURED", 8),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
@@ -125,6 +125,30 @@ def test_only_the_hidden_ground_is_filled(pair):
         filled += (scene.pyramid[0] == np.array(FILL)).all(2).sum()
         assert (scene.labels[(scene.pyramid[0] == np.array(FILL)).all(2)] == 0).all()
     assert filled >= shapely.area(place.hidden)
+
+
+def test_an_object_is_seen_at_each_scale_that_clicks_are_decoded_at(pair):
+    (place,) = hold_out_share([pair], 0.3, seed=1)
+    views = Views(PlaceSampler.of([place], None, 128), seed=1, objects=4, model_size=128)
+    for step, size, objects in ((0, 64, 4), (3, 128, 1)):
+        batch, again = views[step], views[step]
+        assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+        assert batch.images.shape == (3 * objects, 3, size, size)
+        assert batch.targets.shape == (3 * objects, 2, size // 4, size // 4)
+        clicks, targets, weights = batch.clicks[:, 1], batch.targets[:, 1], batch.weights[:, 1]
+        col, row = (clicks / 4 + 0.125).long().unbind(1)
+        on = targets[torch.arange(len(targets)), row, col]
+        assert (on[weights > 0] > 0).all()
+        reach = 64 / 32 if size == 64 else 128 / 4
+        assert (abs(clicks + 0.5 - size / 2) <= reach + 1e-3).all()
+    areas = []
+    for step in (3, 7, 11, 15, 19, 23):  # whole crops, in which no object of this place is cut
+        batch = views[step]
+        if batch.weights.all():
+            areas.append(batch.targets[:, 1].sum((1, 2)).numpy())
+    assert len(areas) > 2
+    ratios = np.array(areas)[:, :-1] / np.array(areas)[:, 1:]
+    assert np.median(ratios) == pytest.approx(4, rel=0.1)
 
 
 def test_polygons_in_another_crs_mean_the_same_ground(pair, tmp_path):
@@ -193,20 +217,34 @@ def test_weights_that_serve_worse_than_those_they_came_from_are_not_kept():
     for step, click, box_iou in ((0, 0.5, 0.8), (2, 0.4, 0.8), (4, 0.3, 0.9), (6, 0.5, 0.8)):
         run.step = step
         run.average = {name: value + step for name, value in original.items()}
-        run.note(Marks(np.array([click]), np.array([box_iou])))
+        run.note(*[Marks(np.array([click]), np.array([box_iou]))] * 2)
     assert (run.kept, run.rests) == (0, 3)
     assert all(torch.equal(value, original[name]) for name, value in run.best.items())
     run.step = 8
-    run.note(Marks(np.array([0.5]), np.array([0.81])))
+    run.note(*[Marks(np.array([0.5]), np.array([0.81]))] * 2)
     assert (run.kept, run.rests) == (8, 0)
-    assert all(torch.equal(value, original[name] + 6) for name, value in run.best.items())
+    assert all(torch.allclose(value, original[name] + 3) for name, value in run.best.items())
+
+
+def test_all_that_was_learned_is_taken_only_where_it_clearly_serves_better():
+    run = course.Run(learner_of(small_model(), encoder=False), course.Course("", False, "", (), 1))
+    original = {name: value.clone() for name, value in run.average.items()}
+    run.average = {name: value + 6 for name, value in original.items()}
+    part, unsure, sure = (np.array(v) for v in ([0.5, 0.6, 0.7], [0.8, 0.55, 0.7], [0.6, 0.7, 0.8]))
+    for step, whole, way in ((1, unsure, 0.5), (2, sure, 1.0)):
+        run.step = step
+        run.note(Marks(part + 0.01 * step, part), Marks(whole + 0.01 * step, part))
+        assert run.kept == step
+        for name, value in run.best.items():
+            torch.testing.assert_close(value, original[name] + 6 * way)
+    assert run.looks[-1][1] == pytest.approx(0.72)
 
 
 def test_a_run_that_gains_nothing_says_so_and_gives_the_model_as_it_came(
     pair, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(course, "RATE", 0.0)
-    make_small(monkeypatch, prompts=2)
+    make_small(monkeypatch, objects=2)
     monkeypatch.setattr(ModelChoice, "load", lambda _: small_model())
     out = tmp_path / "same.safetensors"
     words = ["train", "--raster", pair[0], "--truth", pair[1], "-o", out, "--steps", 1]
@@ -221,7 +259,7 @@ def test_a_run_that_gains_nothing_says_so_and_gives_the_model_as_it_came(
 
 def test_a_small_network_learns_shapes_it_has_not_seen(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(course, "RATE", 3e-3)  # its decoder starts from nothing
-    make_small(monkeypatch, prompts=6)
+    make_small(monkeypatch, objects=6)
     result = geosam.train(small_model(), [pair], tmp_path / "shapes.safetensors", steps=40)
     assert np.mean(result.losses[-10:]) < 0.9 * np.mean(result.losses[:10])
     assert result.after.mean > result.before.mean + 0.15
@@ -239,7 +277,7 @@ def learn_slowly(folder, kill_at):
     """What the process that is killed does: it dies by SIGKILL after a step."""
     torch.set_num_threads(1)
     fine_tuning.STEPS_A_LOOK, fine_tuning.LOOK_AT, fine_tuning.MEASURED = 2, 4, 4
-    learners.NANO_IMAGES, learners.NANO_PROMPTS = 4, 4
+    learners.NANO_OBJECTS = 4
     learn = course.Run.learn
 
     def then_die(run, batch, share):
@@ -328,7 +366,7 @@ def test_sam_s_decoder_learns_on_stored_tiles(tiny, pair, tmp_path, monkeypatch)
 
 
 def test_the_command_makes_a_model_that_segments(pair, tmp_path, monkeypatch):
-    make_small(monkeypatch, prompts=2)
+    make_small(monkeypatch, objects=2)
     raster, truth = pair
     out = tmp_path / "mine.safetensors"
     words = ["train", "--raster", raster, "--truth", truth, "-o", out, "--steps", 1]
@@ -355,7 +393,7 @@ def test_two_processes_share_the_work(pair, tmp_path):
         "import geosam, torch; torch.set_num_threads(1)\n"
         "from geosam.training import fine_tuning, learners\n"
         "from tests.training.test_fine_tuning import small_model\n"
-        "fine_tuning.LOOK_AT = 4; learners.NANO_IMAGES = 4; learners.NANO_PROMPTS = 4\n"
+        "fine_tuning.LOOK_AT = 4; learners.NANO_OBJECTS = 4\n"
         "raster, truth, out = sys.argv[1:]\n"
         "made = geosam.train(small_model(), [(raster, truth)], out, steps=3)\n"
         "print(made.id, made.steps)\n"

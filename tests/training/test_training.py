@@ -25,6 +25,7 @@ from geosam.training.scenes import make_scene, read_scenes
 from geosam.training.steps import (
     SCORE_WEIGHT,
     batch_loss,
+    choice_loss,
     mask_loss,
     next_click,
     rough,
@@ -300,6 +301,47 @@ def test_masks_of_a_prompt_that_means_one_object_learn_it_alike():
         torch.testing.assert_close(logits.grad[0, 1], logits.grad[0, 2])
     assert shares[False] == pytest.approx(1 / 3)
     assert shares[True] == pytest.approx(0.02 / 3)
+
+
+def test_scores_learn_which_of_all_scales_masks_answers_a_click_best():
+    targets = torch.zeros(4, 16, 16)  # two clicks at two scales, the finer one first
+    targets[[0, 2], 2:14, 2:14] = 1
+    targets[[1, 3], 5:11, 5:11] = 1
+    right = (targets * 2 - 1) * 9
+    off = right.roll(3, 2)
+    logits = torch.stack([off, off, off], dim=1)
+    logits[1, 2] = right[1]  # the first click is answered at the coarser scale
+    logits[2, 0] = right[2]  # the other one at the finer
+    scores = torch.full((4, 3), 0.7, requires_grad=True)
+    loss, best, iou = choice_loss(logits, scores, targets, torch.ones(4), 2)
+    assert iou.tolist() == [pytest.approx(0.6), 1, 1, pytest.approx(1 / 3)]
+    assert torch.equal(best[1], right[1])
+    loss.backward()
+    up = scores.grad < 0
+    assert up.nonzero().tolist() == [[1, 2], [2, 0]]
+    told = torch.full((4, 3), 0.7)
+    told[1, 2] = told[2, 0] = 1.0
+    assert choice_loss(logits, told, targets, torch.ones(4), 2)[0] < loss - 0.5
+    unseen = torch.tensor([1.0, 0.0, 1.0, 1.0])  # the first click's object is too small there
+    scores.grad = None
+    choice_loss(logits, scores, targets, unseen, 2)[0].backward()
+    assert not scores.grad[1].any()
+    assert scores.grad[2, 0] < 0 < scores.grad[3].min()
+
+
+def test_a_mask_that_the_edge_cuts_is_not_chosen():
+    targets = torch.zeros(2, 16, 16)
+    targets[0, :, :8] = 1  # at the finer scale the object goes on beyond the crop
+    targets[1, 4:8, 4:8] = 1
+    logits = ((targets * 2 - 1) * 9)[:, None]
+    logits[1] = logits[1].roll(1, 2)
+    values = []
+    for score in (0.2, 0.9):
+        scores = torch.tensor([[score], [0.5]], requires_grad=True)
+        loss, _, iou = choice_loss(logits, scores, targets, torch.ones(2), 2)
+        assert iou[0] == 1
+        values.append(loss.item() - SCORE_WEIGHT * (1 - score) ** 2 / 2)
+    assert values[0] == pytest.approx(values[1])  # whatever its score, the other one answers
 
 
 def test_the_next_click_is_in_the_largest_error():
