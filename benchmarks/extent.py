@@ -1,19 +1,26 @@
 """Does a result depend on the raster's extent, or on where tiles start?
 
     python benchmarks/extent.py DATA [--model nano] [--most 40] [--context 250] [--step 1]
+    python benchmarks/extent.py DATA --everything [--classes fields]
 
 DATA is laid out as for `accuracy.py`. Each object is prompted with its box and with a click: in the
 whole scene; in a clip with about so many px of context, whose corner lies anywhere; and in the same
 scene moved on the ground by a random number of whole px, a multiple of `--step`, so that its tiles
 start elsewhere in it.
 IoU of the polygons with those of the scene, and the share of prompts answered in both or in none.
+
+With `--everything` nothing is prompted: every object of the scene is looked for again in the scene
+moved, and in a clip of its left three fifths, there only if it has the context. Each is compared
+with the one that meets it best; `alike` is then how many are found there to one in the scene.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import rasterio
 import shapely
 from accuracy import pairs_of
@@ -94,6 +101,55 @@ def compare(model, path: Path, shapes, folder: Path, context: int, step: int, rn
     ]
 
 
+def objects_of(model, path: Path) -> np.ndarray:
+    """The outlines of all objects, in px of the raster."""
+    with Raster.open(path) as raster:
+        found = pandas.concat(geosam.everything(model, path))
+        return shapely.transform(found.geometry.to_numpy(), raster.frame.to_pixel)
+
+
+def compare_all(model, path: Path, folder: Path, context: int, step: int, rng) -> list[tuple]:
+    """(clip or moved, IoU of each object with its like, objects there, objects in the scene)."""
+    moved, clip = (folder / f"{path.stem}-{way}.tif" for way in ("moved", "clip"))
+    with Raster.open(path) as raster:
+        shift = (rng.integers(-FARTHEST, FARTHEST + 1, 2) // step * step).tolist()
+        write_clip(moved, raster, raster.window, (shift[0], shift[1]))
+        left = replace(raster.window, width=raster.window.width * 3 // 5)
+        write_clip(clip, raster, left)
+    whole = objects_of(model, path)
+    rows = []
+    for way, other, last in (("clip", clip, left.width - context), ("moved", moved, np.inf)):
+        scene, there = (
+            polygons[shapely.bounds(polygons)[:, 2] <= last]
+            for polygons in (whole, objects_of(model, other))
+        )
+        best = np.zeros(len(scene))
+        for i, j in shapely.STRtree(there).query(scene, "intersects").T:
+            best[i] = max(best[i], agreement(scene[i], there[j]))
+        rows.append((way, best, len(there), len(scene)))
+    return rows
+
+
+def measure_all(arguments: argparse.Namespace, model, rng) -> None:
+    """Print the rows for every object of each class."""
+    for kind in arguments.classes.split(","):
+        rows: list[tuple] = []
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for pair in pairs_of(arguments.data, kind, folder):
+                path = Path(pair.raster)
+                rows += compare_all(model, path, folder, arguments.context, arguments.step, rng)
+        for way in ("clip", "moved"):
+            own = [row for row in rows if row[0] == way]
+            ious = np.concatenate([best for _, best, *_ in own])
+            there, here = np.sum([row[2:] for row in own], axis=0)
+            print(
+                f"{kind:10} {'all':6} {way:6} {len(ious):7} {np.median(ious):7.3f} "
+                f"{np.percentile(ious, 5):8.3f} {there / here:6.3f}",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
@@ -102,6 +158,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=250, help="px round an object in its clip")
     parser.add_argument("--step", type=int, default=1, help="px by which a scene is moved")
     parser.add_argument("--classes", default="buildings,fields,water")
+    parser.add_argument("--everything", action="store_true", help="all objects, no prompts")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)
     rng = np.random.default_rng(0)
@@ -110,6 +167,9 @@ def main() -> None:
         f"{'class':10} {'prompt':6} {'in':6} "
         f"{'objects':>7} {'median':>7} {'5th pct':>8} {'alike':>6}"
     )
+    if arguments.everything:
+        measure_all(arguments, model, rng)
+        return
     for kind in arguments.classes.split(","):
         rows: list[tuple] = []
         left = arguments.most
