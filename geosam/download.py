@@ -58,7 +58,7 @@ def pull(file: WeightsFile, *, mirror: str | None = None, progress: Progress | N
     part = file.path.with_name(file.filename + ".part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        with locked(part.with_suffix(".lock")):
+        with locked(part.with_suffix(".lock"), waiting=f"{file.name}: another process fetches it"):
             if state(file) != "ok":  # else another process has fetched it meanwhile
                 _fetch_whole(file, url, part, progress)
     except DownloadError:

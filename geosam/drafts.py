@@ -3,6 +3,7 @@
 All writers of files and folders go through here, but for feature stores, which `tiles` writes.
 """
 
+import logging
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from geosam.errors import GeosamError, OutputError
 from tiles import TilesError
+
+log = logging.getLogger(__name__)
 
 _PROBE, _PROBE_BYTES = "probe", 2**16  # a full disk does not take another file
 
@@ -74,18 +77,27 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(lock: Path, *, timeout_s: float = -1) -> Iterator[None]:
+def locked(lock: Path, *, timeout_s: float = -1, waiting: str = "") -> Iterator[None]:
     """Hold a lock file, which is removed at the end; the system lets go of it if this is killed.
 
     Args:
         lock: the file.
         timeout_s: how long to wait for another process that holds it; -1: for as long as it does.
+        waiting: what that process does, to be said as a warning if it is waited for.
 
     Raises:
         Timeout: another process still holds it.
     """
     try:
-        with FileLock(lock, timeout=timeout_s):
+        file = FileLock(lock)
+        try:
+            held = file.acquire(0 if waiting else timeout_s)
+        except Timeout:
+            if not waiting:
+                raise
+            log.warning("%s; waiting for it", waiting)
+            held = file.acquire(timeout_s)
+        with held:
             try:
                 yield
             finally:

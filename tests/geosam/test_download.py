@@ -3,10 +3,12 @@
 import hashlib
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from geosam import download
 from geosam.cache import cache_folder
@@ -119,6 +121,23 @@ def test_a_killed_fetch_is_gone_on_with_the_next_time(server, file):
     assert state(file) == "absent"
     assert pull(file).read_bytes() == DATA
     assert server.seen[-1] == "bytes=1000-"
+
+
+def test_who_waits_for_another_process_says_so(server, file, caplog):
+    lock = part_of(file).with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    said = threading.Event()
+    caplog.handler.addFilter(lambda _: said.set() or True)
+    with FileLock(lock, thread_local=False) as other, ThreadPoolExecutor() as pool:
+        fetched = pool.submit(pull, file)
+        assert said.wait(10)
+        assert not fetched.done()
+        assert server.seen == []
+        other.release()
+        assert fetched.result(10).read_bytes() == DATA
+    assert [r.getMessage() for r in caplog.records] == [
+        "tiny: another process fetches it; waiting for it"
+    ]
 
 
 def test_a_server_that_always_begins_anew_is_borne(server, file):
