@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 
 from geosam.automatic.candidates import RELAXED, STRICT
@@ -22,9 +23,12 @@ from geosam.protocol import Model
 from geosam.scene import Scene
 from tiles import Raster, Tile, Window
 
-TRIED_S = 3.0  # about how long tiles are prompted for, if one of them takes no longer
+TRIED_S = 6.0  # about how long tiles are prompted for, if one of them takes no longer
+FIRST = 8  # points along the side of the first tile, which takes longer than others: not counted
 EMPTY_BYTES = 98_304  # of a GeoPackage without objects
-ROW_BYTES = 220  # of it for an object, beside its outline
+PAGE_BYTES = 4096  # of it, none of which rows share that do not fit into one
+ROW_BYTES = 114  # of an object's row, beside its outline
+INDEX_BYTES = 64  # of an object in the spatial index
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ def forecast_objects(
     strict: list[_Found] = []
     with tempfile.TemporaryDirectory() as name:
         scene = Scene.open(model, raster.source, store=Path(name) / "tried.zarr", bands=bands)
+        _try(scene, tiles[0], encoding.tile_s, coverage=True, density=FIRST)
         for tile in tiles:
             strict.append(_try(scene, tile, encoding.tile_s, coverage=False))
             if sum(found.seconds for found in strict) > TRIED_S:
@@ -98,7 +103,9 @@ def _counted_up(found: Sequence[_Found], ground: float, encoding: Forecast) -> O
     )
 
 
-def _try(scene: Scene, tile: Tile, encode_s: float, *, coverage: bool) -> _Found:
+def _try(
+    scene: Scene, tile: Tile, encode_s: float, *, coverage: bool, density: int = DENSITY
+) -> _Found:
     """What is found on the core of a tile of the finest scale, encoding left out."""
     core = tile.core
     inside = shapely.box(core.col, core.row, core.right, core.bottom)
@@ -109,7 +116,7 @@ def _try(scene: Scene, tile: Tile, encode_s: float, *, coverage: bool) -> _Found
     found = Objects.none()
     with tempfile.TemporaryDirectory() as name:
         plan = Plan(
-            scene, scales, max(1, scene.model.size // DENSITY), scene.frame.anchor,
+            scene, scales, max(1, scene.model.size // density), scene.frame.anchor,
             RELAXED if coverage else STRICT, inside, Path(name),
         )  # fmt: skip
         for scale, weight in weights.items():
@@ -133,8 +140,11 @@ def _try(scene: Scene, tile: Tile, encode_s: float, *, coverage: bool) -> _Found
         else:
             here = found.take(shapely.contains(inside, shapely.centroid(found.outlines)))
             outlines, counts = here.outlines, np.array([weights[s] for s in here.scales])
-    rows = ROW_BYTES + np.array([len(wkb) for wkb in shapely.to_wkb(outlines)])
-    return _Found(float(counts.sum()), seconds, size + float((rows * counts).sum()))
+    lengths = np.array([len(wkb) for wkb in shapely.to_wkb(outlines)], np.int64)
+    parts = np.ones(len(outlines)) if coverage else counts  # what is cut is all that lies here
+    rows = lengths * parts + ROW_BYTES * counts
+    size += float(rows.sum() * _loose(lengths + ROW_BYTES) + INDEX_BYTES * counts.sum())
+    return _Found(float(counts.sum()), seconds, size)
 
 
 def _painted(
@@ -154,6 +164,17 @@ def _painted(
     bounds = shapely.bounds(shapely.transform(areas, frame.to_pixel)).reshape(-1, 4)
     cut = (bounds[:, :2] < 1).any(1) | (bounds[:, 2:] > (core.width - 1, core.height - 1)).any(1)
     return areas, np.where(cut, 0.5, 1.0), path.stat().st_size
+
+
+def _loose(rows: npt.NDArray[np.int64]) -> float:
+    """How many times their own bytes rows (N,) take, each in one page unless it fills several."""
+    pages, room = 0, 0
+    for row in rows.tolist():
+        whole, rest = divmod(row, PAGE_BYTES)
+        if rest > room:
+            pages, room = pages + 1, PAGE_BYTES
+        pages, room = pages + whole, room - rest
+    return float(pages * PAGE_BYTES / rows.sum()) if len(rows) else 1.0
 
 
 def _encoded(scene: Scene) -> int:

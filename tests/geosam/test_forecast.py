@@ -9,7 +9,7 @@ import pytest
 
 from geosam import forecast as encoding
 from geosam.automatic import forecast as finding
-from geosam.automatic.forecast import EMPTY_BYTES, forecast_objects
+from geosam.automatic.forecast import EMPTY_BYTES, _loose, forecast_objects
 from geosam.automatic.run import everything
 from geosam.forecast import forecast
 from geosam.output import write
@@ -126,6 +126,34 @@ def test_what_is_foretold_of_objects_comes_true(tmp_path, clock, coverage, monke
     assert expected.seconds == pytest.approx(took, rel=0.1)
     assert expected.objects == pytest.approx(len(geopandas.read_file(output)), rel=0.25)
     assert expected.megabytes * 1e6 - EMPTY_BYTES == pytest.approx(size - EMPTY_BYTES, rel=0.25)
+
+
+def test_what_the_first_prompts_take_is_not_counted_up(tmp_path, clock):
+    """Whatever loads, compiles or fills caches does it once, however large the raster is."""
+    path = half_empty(tmp_path)
+    told = []
+    for slow in (False, True):
+        model = clock.model()
+        with Raster.open(path) as raster:
+            whole = forecast(model, raster, Stretch.of(raster))
+            decode = model.decode
+
+            def first(features, prompts, *, model=model, decode=decode, **how):
+                clock.now += 10_000
+                model.decode = decode
+                return decode(features, prompts, **how)
+
+            if slow:
+                model.decode = first
+            told.append([some.seconds for some in forecast_objects(model, raster, whole)])
+    assert told[1] == pytest.approx(told[0])
+
+
+def test_rows_that_share_no_page_take_whole_ones():
+    assert _loose(np.array([1000, 1000])) == 4096 / 2000
+    assert _loose(np.array([3000, 3000, 1000])) == 2 * 4096 / 7000
+    assert _loose(np.array([10_000])) == 3 * 4096 / 10_000
+    assert _loose(np.array([], int)) == 1
 
 
 def test_nothing_is_left_behind(tmp_path, clock):
