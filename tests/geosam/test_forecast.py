@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import geopandas
 import numpy as np
 import pytest
+import shapely
 
 from geosam import forecast as encoding
 from geosam.automatic import forecast as finding
-from geosam.automatic.forecast import EMPTY_BYTES, _loose, forecast_objects
+from geosam.automatic.forecast import EMPTY_BYTES, INDEX_BYTES, ROW_BYTES, _loose, forecast_objects
 from geosam.automatic.run import everything
 from geosam.forecast import forecast
 from geosam.output import write
@@ -147,6 +148,25 @@ def test_what_the_first_prompts_take_is_not_counted_up(tmp_path, clock):
                 model.decode = first
             told.append([some.seconds for some in forecast_objects(model, raster, whole)])
     assert told[1] == pytest.approx(told[0])
+
+
+def test_an_area_that_an_edge_cuts_is_half_a_row_with_all_of_its_outline(
+    tmp_path, clock, monkeypatch
+):
+    path, model = dotted(tmp_path), clock.model()
+    boxes = np.array([shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)])
+    told = []
+    for count in (1.0, 0.5):
+        painted = boxes, np.full(2, count), 0
+        monkeypatch.setattr(finding, "_painted", lambda *_, painted=painted: painted)
+        with Raster.open(path) as raster:
+            whole = forecast(model, raster, Stretch.of(raster))
+            told.append(forecast_objects(model, raster, whole)[1])
+    rows = told[0].objects - told[1].objects
+    assert rows * 2 == told[0].objects
+    loose = 4096 / sum(len(shapely.to_wkb(box)) + ROW_BYTES for box in boxes)
+    spared = 1e6 * (told[0].megabytes - told[1].megabytes)
+    assert spared == pytest.approx(rows * (ROW_BYTES * loose + INDEX_BYTES), rel=0.1)
 
 
 def test_rows_that_share_no_page_take_whole_ones():
