@@ -24,7 +24,7 @@ from geosam.scene import Scene
 from tiles import Raster, Tile, Window
 
 TRIED_S = 6.0  # about how long tiles are prompted for, if one of them takes no longer
-FIRST = 8  # points along the side of the first tile, which takes longer than others: not counted
+FIRST_DENSITY = 8  # points along the side of the first tile, whose slow start is not counted
 EMPTY_BYTES = 98_304  # of a GeoPackage without objects
 PAGE_BYTES = 4096  # of it, none of which rows share that do not fit into one
 ROW_BYTES = 114  # of an object's row, beside its outline
@@ -81,7 +81,7 @@ def forecast_objects(
     strict: list[_Found] = []
     with tempfile.TemporaryDirectory() as name:
         scene = Scene.open(model, raster.source, store=Path(name) / "tried.zarr", bands=bands)
-        _try(scene, tiles[0], encoding.tile_s, coverage=True, density=FIRST)
+        _try(scene, tiles[0], encoding.tile_s, coverage=True, density=FIRST_DENSITY)
         for tile in tiles:
             strict.append(_try(scene, tile, encoding.tile_s, coverage=False))
             if sum(found.seconds for found in strict) > TRIED_S:
