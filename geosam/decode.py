@@ -145,7 +145,7 @@ class _Steps:
             self.progress(self.done, self.total)
 
     def encode(self, scene: Scene, tiles: Iterable[Tile]) -> None:
-        missing = [tile for tile in tiles if scene.store.status(tile) == "missing"]
+        missing = scene.missing(tiles)
         self.total += len(missing)
         scene.ensure(missing, lambda _done, _total: self.advance())
 
@@ -216,9 +216,10 @@ def _decode_some(
         _Answer((nothing(job.prompt.id, "empty", scene.frame, tile),), 0.0, 0.0)
         for tile, job in asked
     ]
-    makers = {
-        tile: TileMasks.on(tile, scene) for tile, _ in groups if scene.store.status(tile) != "empty"
-    }
+    features, makers = {}, {}
+    for (tile, _), encoded in zip(groups, scene.encoded(tile for tile, _ in groups), strict=True):
+        if encoded.features is not None:
+            features[tile], makers[tile] = encoded.features, TileMasks.on(tile, encoded, scene)
     guides, clicks, others = {}, {}, {}
     for i, (tile, job) in enumerate(asked):
         if tile not in makers:
@@ -229,7 +230,7 @@ def _decode_some(
             others[i] = tile, job.prompt
         elif makers[tile].has_data_at(job.prompt):
             clicks[i] = tile, job.prompt
-    decoder = _Decoder(scene.model, {tile: scene.store[tile] for tile in makers})
+    decoder = _Decoder(scene.model, features)
     rough, scores = {}, {}
     for i, logits, own_scores in decoder.decode(guides, multimask=True):
         best = int(own_scores.argmax())

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from geosam.masks import Mask
-from geosam.protocol import MASK_LOGIT, TILES_AT_ONCE, Floats, TilePrompt
-from geosam.scene import Scene
+from geosam.protocol import MASK_LOGIT, TILES_AT_ONCE, Features, Floats, TilePrompt
+from geosam.scene import EncodedTile, Scene
 from geosam.tile_masks import Cells, any_in_cells, span, without_specks
 from tiles import StoreIncomplete, Tile, TileGrid, Window
 
@@ -53,9 +53,11 @@ def refine(scene: Scene, mask: Mask, scales: Sequence[float], ensure: Ensure) ->
         return mask
     for start in range(0, len(tiles), TILES_AT_ONCE):
         some = tiles[start : start + TILES_AT_ONCE]
-        for tile, found in zip(some, _seen(scene, some, coarse, canvas.cell), strict=True):
+        encoded = scene.encoded(some)
+        seen = _seen(scene, some, encoded, coarse, canvas.cell)
+        for tile, own, found in zip(some, encoded, seen, strict=True):
             if found is not None:
-                canvas.draw(scene, tile, found)
+                canvas.draw(tile, own, found)
     return canvas.mask(scene, mask)
 
 
@@ -195,7 +197,7 @@ class _Canvas:
             if self.band[self._core(tile)].any():
                 yield tile
 
-    def draw(self, scene: Scene, tile: Tile, found: Floats) -> None:
+    def draw(self, tile: Tile, encoded: EncodedTile, found: Floats) -> None:
         """Put what a tile shows of the object, logits (s, s), into the band."""
         core = self._core(tile)
         top, left = (
@@ -211,7 +213,7 @@ class _Canvas:
             tuple(slice(c.start * self.k, c.stop * self.k) for c in part) for part in (core, here)
         )
         band_px = np.kron(band, np.ones((self.k, self.k), bool))
-        self.valid[px] = np.where(band_px, scene.store.whole(tile)[own], self.valid[px])
+        self.valid[px] = np.where(band_px, encoded.whole[own], self.valid[px])
 
     def mask(self, scene: Scene, mask: Mask) -> Mask:
         """The mask that was found, with what the canvas shows now."""
@@ -247,26 +249,33 @@ class _Canvas:
         return slice(top, max(top, bottom)), slice(left, max(left, right))
 
 
-def _seen(scene: Scene, tiles: Sequence[Tile], coarse: _Coarse, cell: int) -> list[Floats | None]:
+def _seen(
+    scene: Scene,
+    tiles: Sequence[Tile],
+    encoded: Sequence[EncodedTile],
+    coarse: _Coarse,
+    cell: int,
+) -> list[Floats | None]:
     """Logits (s, s) of the object on each tile; None if it shows no object like the one found."""
     model, side = scene.model, scene.model.logits_size
     seen: list[Floats | None] = [None] * len(tiles)
     rough: dict[int, Cells] = {}
-    for i, tile in enumerate(tiles):
-        if scene.store.status(tile) == "empty":
+    features: list[Features] = []
+    for i, (tile, own) in enumerate(zip(tiles, encoded, strict=True)):
+        if own.features is None:
             seen[i] = np.full((side, side), -1, np.float32)
             continue
         inside = coarse.logits_at(*_places(tile, side, cell)) > 0
         if inside.any():
             rough[i] = inside
+            features.append(own.features)
     if not rough:
         return seen
     k = model.size // side
-    features = [scene.store[tiles[i]] for i in rough]
     prompts = [_prompt(inside, k) for inside in rough.values()]
     logits, _ = model.decode(features, prompts, multimask=False)
     for (i, inside), found in zip(rough.items(), logits[:, 0], strict=True):
-        has_data = any_in_cells(scene.store.valid(tiles[i]), k)
+        has_data = any_in_cells(encoded[i].valid, k)
         found = np.where(has_data, found, np.minimum(found, -1))
         near = coarse.near_at(*_places(tiles[i], side, cell))
         both = np.count_nonzero(near & inside & (found > 0))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from geosam.cache import cache_folder
 from geosam.encoding import Done, encode_tiles
 from geosam.errors import ClusterError, ModelError
-from geosam.protocol import Model, Progress
+from geosam.protocol import Features, Model, Progress
 from geosam.recipe import Recipe, choose_bands, from_root
 from geosam.workers import share, spread
 from tiles import (
@@ -36,6 +36,21 @@ if TYPE_CHECKING:
 FINEST_SCALE = 0.25
 COARSEST_SCALE = 64.0
 OVERLAP_PX = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedTile:
+    """A tile's features, and where it has data; S is the side of the model's image, px.
+
+    Attributes:
+        features: see `Model.feature_shape`; None where there is no data at all.
+        valid: (S, S) bool, where the tile has data.
+        whole: (S, S) bool, where all raster px beneath have data.
+    """
+
+    features: Features | None
+    valid: npt.NDArray[np.bool_]
+    whole: npt.NDArray[np.bool_]
 
 
 class Scene:
@@ -144,6 +159,26 @@ class Scene:
         counts = ((grid, len(self.store.missing(grid.scale))) for grid in self.store.grids)
         return tuple(grid.scale for grid, missing in counts if missing < len(grid))
 
+    def encoded(self, tiles: Iterable[Tile]) -> list[EncodedTile]:
+        """Tiles that are in the store.
+
+        Raises:
+            StoreIncomplete: one is missing.
+            StoreDamaged: what is stored of one is not what was written.
+        """
+        return [
+            EncodedTile(
+                None if self.store.status(tile) == "empty" else self.store[tile],
+                self.store.valid(tile),
+                self.store.whole(tile),
+            )
+            for tile in tiles
+        ]
+
+    def missing(self, tiles: Iterable[Tile]) -> list[Tile]:
+        """Those of the tiles that the store lacks."""
+        return [tile for tile in tiles if self.store.status(tile) == "missing"]
+
     def validity(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Where a window of the raster has data, (height, width); None if the raster is gone."""
         try:
@@ -160,7 +195,7 @@ class Scene:
             RasterError: the raster cannot be read, or has changed since the store was made.
             StoreUnwritable: the disk is full, or the store cannot be written.
         """
-        missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
+        missing = self.missing(tiles)
         refused = [tile for tile in missing if not (self._encodes or tile.scale == FINEST_SCALE)]
         if refused:
             raise StoreIncomplete(
@@ -193,7 +228,7 @@ class Scene:
 
     def _encode_rest(self, tiles: Sequence[Tile]) -> Iterator[Done]:
         """Encode what a worker that died has left of some tiles."""
-        missing = [tile for tile in tiles if self.store.status(tile) == "missing"]
+        missing = self.missing(tiles)
         yield from ((tile, None) for tile in set(tiles).difference(missing))
         if missing:
             yield from self._encode(missing)

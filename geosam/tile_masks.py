@@ -11,7 +11,7 @@ from rasterio.features import sieve
 from geosam.masks import Mask, Status
 from geosam.placement import PixelPrompt
 from geosam.protocol import Floats
-from geosam.scene import Scene
+from geosam.scene import EncodedTile, Scene
 from tiles import Frame, Tile, Window
 
 STABILITY_OFFSET = 1.0  # logits
@@ -46,17 +46,16 @@ class TileMasks:
     open_edges: tuple[bool, bool, bool, bool]
 
     @classmethod
-    def on(cls, tile: Tile, scene: Scene) -> Self:
-        """For a tile of a scene that is in its store."""
+    def on(cls, tile: Tile, encoded: EncodedTile, scene: Scene) -> Self:
+        """For a tile of a scene."""
         size, cells = scene.model.size, scene.model.logits_size
-        valid, whole = scene.store.valid(tile), scene.store.whole(tile)
         height, width = scene.frame.shape
         read = tile.read
         edges = (read.col > 0, read.row > 0, read.right < width, read.bottom < height)
         place = scene.frame.crop(read, tile.scale)
-        data = any_in_cells(valid, size // cells)
+        data = any_in_cells(encoded.valid, size // cells)
         raster = Window(0, 0, width, height)
-        return cls(tile, place, raster, valid, whole, scene.validity, data, edges)
+        return cls(tile, place, raster, encoded.valid, encoded.whole, scene.validity, data, edges)
 
     def mask(self, prompt: PixelPrompt, logits: Floats, score: float, candidate: int) -> Mask:
         """The mask that logits (s, s) stand for, cut to where it is."""

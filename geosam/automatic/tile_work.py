@@ -156,12 +156,15 @@ def result_of(tile: Tile, plan: Plan) -> TileResult | None:
 
 def _find(scene: Scene, asked: Asked) -> TileResult:
     model, tile, points = scene.model, asked.tile, asked.points
-    if not len(points) or scene.store.status(tile) == "empty":
+    if not len(points):
         return TileResult(Objects.none(), [])
-    maker = TileMasks.on(tile, scene)
+    (encoded,) = scene.encoded([tile])
+    if encoded.features is None:
+        return TileResult(Objects.none(), [])
+    maker = TileMasks.on(tile, encoded, scene)
     cols, rows = ((points - (tile.read.col, tile.read.row)) // tile.scale).astype(int).T
     points = points[maker.valid[rows, cols]]
-    found = find(model, scene.store[tile], tile, points, maker.data, asked.tiers)
+    found = find(model, encoded.features, tile, points, maker.data, asked.tiers)
     whole: list[Row] = []
     pieces: list[Piece] = []
     cell = model.size / model.logits_size * tile.scale  # raster px

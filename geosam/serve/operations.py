@@ -168,7 +168,7 @@ class Operations:
         chosen = _scales(opened, scales)
         shape = None if area is None else area_of(area)
         wanted = tiles_in(opened.scene, chosen, shape, crs_of(crs))
-        missing = [tile for tile in wanted if opened.scene.store.status(tile) == "missing"]
+        missing = opened.scene.missing(wanted)
         task.check()
         seconds = self._seconds_an_image(opened.model)
         size_mb = np.prod(opened.model.feature_shape) * 2 / 1e6
@@ -192,7 +192,7 @@ class Operations:
         if view is not None:
             ((x, y),) = own.frame.to_pixel([view], crs_of(crs)).tolist()
             wanted = outward(wanted, (x, y))
-        missing = [tile for tile in wanted if own.store.status(tile) == "missing"]
+        missing = own.missing(wanted)
         own.ensure(missing, task.progress)
         return {"encoded": len(missing), "grids": tile_counts(own.store)}
 
