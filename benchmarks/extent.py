@@ -1,13 +1,16 @@
 """Does a result depend on the raster's extent, or on where tiles start?
 
     python benchmarks/extent.py DATA [--model nano] [--most 40] [--context 250] [--step 1]
+        [--centred]
     python benchmarks/extent.py DATA --everything [--classes fields]
 
 DATA is laid out as for `accuracy.py`. Each object is prompted with its box and with a click: in the
 whole scene; in a clip with about so many px of context, whose corner lies anywhere; and in the same
 scene moved on the ground by a random number of whole px, a multiple of `--step`, so that its tiles
 start elsewhere in it.
-IoU of the polygons with those of the scene, and the share of prompts answered in both or in none.
+IoU of the polygons with those of the scene, and the share of prompts answered in both or in none;
+beside them the mean IoU of the scene's with the truth, and milliseconds a prompt when all of an
+image are asked at once, on tiles that are encoded unless they are `--centred`.
 
 With `--everything` nothing is prompted: every object of the scene is looked for again in the scene
 moved, and in a clip of its left three fifths, there only if it has the context. Each is compared
@@ -16,6 +19,7 @@ with the one that meets it best; `alike` is then how many are found there to one
 
 import argparse
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +60,12 @@ def prompts_of(shape, raster: Raster) -> dict[str, geosam.PromptSet]:
     }
 
 
-def outline(model, path: Path, shape) -> dict[str, shapely.Geometry | None]:
+def outline(model, path: Path, shape, centred: bool) -> dict[str, shapely.Geometry | None]:
     """What box and click of an object (raster px) give, in px of the raster."""
     found = {}
     with Raster.open(path) as raster:
         for name, prompts in prompts_of(shape, raster).items():
-            polygon = geosam.segment(model, path, prompts).geometry[0]
+            polygon = geosam.segment(model, path, prompts, centred=centred).geometry[0]
             found[name] = polygon and shapely.transform(polygon, raster.frame.to_pixel)
     return found
 
@@ -72,9 +76,28 @@ def agreement(one, two) -> float:
     return one.intersection(two).area / one.union(two).area
 
 
-def compare(model, path: Path, shapes, folder: Path, context: int, step: int, rng) -> list[tuple]:
-    """(prompt, clip or moved, IoU, whether both or none are there) of each object of a raster."""
+def milliseconds(model, path: Path, shapes, centred: bool) -> dict[str, float]:
+    """That a prompt takes if all are asked at once, for boxes and for clicks."""
+    found = {}
+    with Raster.open(path) as raster:
+        boxes = [shapely.transform(shape, raster.frame.to_world).bounds for shape in shapes]
+        middles = [next_click(shape, shapely.Polygon()) for shape in shapes]
+        points = raster.frame.to_world([(click.x, click.y) for click in middles])
+    asked = {"box": geosam.PromptSet.of(boxes=boxes), "click": geosam.PromptSet.of(points=points)}
+    for name, prompts in asked.items():
+        for _ in range(2):  # the second time all tiles are there
+            began = time.perf_counter()
+            geosam.segment(model, path, prompts, centred=centred)
+            found[name] = (time.perf_counter() - began) / len(shapes) * 1e3
+    return found
+
+
+def compare(
+    model, path: Path, shapes, folder: Path, arguments: argparse.Namespace, rng
+) -> list[tuple]:
+    """(prompt, clip or moved, IoU, if both or none are there, with truth, ms) of each object."""
     rows = []
+    context, step, centred = arguments.context, arguments.step, arguments.centred
     moved = folder / f"{path.stem}-moved.tif"
     with Raster.open(path) as raster:
         shift = (rng.integers(-FARTHEST, FARTHEST + 1, 2) // step * step).tolist()
@@ -85,20 +108,22 @@ def compare(model, path: Path, shapes, folder: Path, context: int, step: int, rn
             clip = folder / f"{path.stem}-{number}.tif"
             write_clip(clip, raster, window)
             inside = shapely.transform(shape, lambda xy, w=window: xy - (w.col, w.row))
-            whole = outline(model, path, shape)
-            for name, polygon in outline(model, clip, inside).items():
+            whole = outline(model, path, shape, centred)
+            for name, polygon in outline(model, clip, inside, centred).items():
                 there = polygon and shapely.transform(
                     polygon, lambda xy, w=window: np.add(xy, (w.col, w.row))
                 )
-                rows.append((name, "clip", whole[name], there))
+                rows.append((name, "clip", whole[name], there, shape))
             rows += [
-                (name, "moved", whole[name], polygon)
-                for name, polygon in outline(model, moved, shape).items()
+                (name, "moved", whole[name], polygon, shape)
+                for name, polygon in outline(model, moved, shape, centred).items()
             ]
+    cost = milliseconds(model, path, shapes, centred)
     return [
-        (name, way, agreement(one, two), (one is None) == (two is None))
-        for name, way, one, two in rows
-    ]
+        (name, way, agreement(one, two), (one is None) == (two is None), agreement(one, truth),
+         cost[name])
+        for name, way, one, two, truth in rows
+    ]  # fmt: skip
 
 
 def objects_of(model, path: Path) -> np.ndarray:
@@ -158,6 +183,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=250, help="px round an object in its clip")
     parser.add_argument("--step", type=int, default=1, help="px by which a scene is moved")
     parser.add_argument("--classes", default="buildings,fields,water")
+    parser.add_argument("--centred", action="store_true", help="tiles round each prompt")
     parser.add_argument("--everything", action="store_true", help="all objects, no prompts")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)
@@ -165,7 +191,7 @@ def main() -> None:
     print(f"{model.id}: IoU with the scene's, {arguments.context} px of context")
     print(
         f"{'class':10} {'prompt':6} {'in':6} "
-        f"{'objects':>7} {'median':>7} {'5th pct':>8} {'alike':>6}"
+        f"{'objects':>7} {'median':>7} {'5th pct':>8} {'alike':>6} {'truth':>6} {'ms':>6}"
     )
     if arguments.everything:
         measure_all(arguments, model, rng)
@@ -181,16 +207,15 @@ def main() -> None:
                 shapes = [truth.shape for truth in truths]
                 if shapes:
                     path = Path(pair.raster)
-                    rows += compare(
-                        model, path, shapes, folder, arguments.context, arguments.step, rng
-                    )
+                    rows += compare(model, path, shapes, folder, arguments, rng)
         for prompt in ("box", "click"):
             for way in ("clip", "moved"):
                 own = [row for row in rows if row[:2] == (prompt, way)]
-                ious = [iou for *_, iou, _ in own]
+                ious, same, truth, cost = np.array([row[2:] for row in own], float).T
                 print(
                     f"{kind:10} {prompt:6} {way:6} {len(own):7} {np.median(ious):7.3f} "
-                    f"{np.percentile(ious, 5):8.3f} {np.mean([same for *_, same in own]):6.2f}",
+                    f"{np.percentile(ious, 5):8.3f} {same.mean():6.2f} {truth.mean():6.3f} "
+                    f"{cost.mean():6.1f}",
                     flush=True,
                 )
 

@@ -18,7 +18,7 @@ from geosam.refining import refine
 from geosam.scene import Scene
 from geosam.tile_masks import TileMasks, nothing
 from geosam.workers import share, spread
-from tiles import FeatureStore, Tile
+from tiles import Tile
 
 CHUNK = 64  # prompts decoded at once; bounds the memory, whatever their number
 FILLS_AT_MOST = 0.45  # of the tile's side, by a prompt whose extent is known
@@ -113,7 +113,7 @@ def decode(
     coarser_than = dict(itertools.pairwise(scales))
     best: dict[int, _Answer] = {}
     while waiting:
-        groups = _by_tile(waiting, scene.store)
+        groups = _by_tile(waiting, scene)
         steps.encode(scene, groups)
         waiting = []
         for (tile, jobs), answers in zip(
@@ -173,16 +173,15 @@ def _finer(
     return finer if holds else None
 
 
-def _by_tile(jobs: Sequence[_Job], store: FeatureStore) -> dict[Tile, list[_Job]]:
+def _by_tile(jobs: Sequence[_Job], scene: Scene) -> dict[Tile, list[_Job]]:
     """The tiles that jobs are to be decoded in, finest first."""
     groups: dict[Tile, list[_Job]] = defaultdict(list)
     for scale in sorted({scale for job in jobs for scale in job.scales}):
-        grid = store.grid(scale)
         for job in jobs:
             if scale in job.scales:
-                tile = grid.locate(job.prompt.bounds)
+                tile = scene.locate(scale, job.prompt.bounds)
                 if not job.prompt.is_within(tile):
-                    tile = grid.locate(job.prompt.anchor)  # some of the object rather than none
+                    tile = scene.locate(scale, job.prompt.anchor)  # some of it rather than none
                 groups[tile].append(job)
     return groups
 

@@ -45,7 +45,7 @@ def refine(scene: Scene, mask: Mask, scales: Sequence[float], ensure: Ensure) ->
     if not finer or mask.logits is None:
         return mask
     coarse = _Coarse.of(scene, mask)
-    canvas = _Canvas.over(scene, coarse, scene.store.grid(min(finer)))
+    canvas = _Canvas.over(scene, coarse, scene.grid(min(finer), coarse.window))
     tiles = list(canvas.tiles())
     try:
         ensure(tiles)
@@ -94,13 +94,18 @@ class _Coarse:
         near = _grown(inside, BAND) & _grown(~inside, BAND)
         return cls(mask, col, row, cell, near)
 
+    @property
+    def window(self) -> Window:
+        """The mask's cells, raster px."""
+        height, width = self.mask.frame.shape
+        return Window(self.col, self.row, width * self.cell, height * self.cell)
+
     def extent(self) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the mask and its band, raster px."""
-        height, width = self.mask.frame.shape
-        margin = BAND * self.cell
+        window, margin = self.window, BAND * self.cell
         return (
-            self.col - margin, self.row - margin,
-            self.col + width * self.cell + margin, self.row + height * self.cell + margin,
+            window.col - margin, window.row - margin,
+            window.right + margin, window.bottom + margin,
         )  # fmt: skip
 
     def logits_at(self, rows: Numbers, cols: Numbers) -> Floats:

@@ -1,7 +1,5 @@
 """A raster together with its features: what prompts are decoded on."""
 
-import hashlib
-import os
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from geosam.cache import cache_folder
 from geosam.encoding import Done, encode_tiles
 from geosam.errors import ClusterError, ModelError
 from geosam.protocol import Features, Model, Progress
 from geosam.recipe import Recipe, choose_bands, from_root
+from geosam.store_path import default_store, exists, is_store
 from geosam.workers import share, spread
 from tiles import (
     FeatureStore,
@@ -29,6 +27,7 @@ from tiles import (
     TileGrid,
     Window,
 )
+from tiles.grid import Bounds
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -130,7 +129,7 @@ class Scene:
         raster = Raster.open(source)
         path = store or default_store(source, model, raster, bands)
         grids = ladder(raster, model.size)
-        if not _exists(path):
+        if not exists(path):
             recipe = Recipe.of(model, raster, bands)
             try:
                 made = FeatureStore.create(
@@ -138,7 +137,7 @@ class Scene:
                 )
                 return cls(model, made, recipe, raster, client=client)
             except StoreMismatch:
-                if not _exists(path):  # else another process has made it at this moment
+                if not exists(path):  # else another process has made it at this moment
                     raise
         expect = {"raster": raster.fingerprint, "bands": list(choose_bands(raster, bands))}
         features = FeatureStore.open(path, expect=expect)
@@ -158,6 +157,14 @@ class Scene:
         """Scales at which at least one tile is in the store, finest first."""
         counts = ((grid, len(self.store.missing(grid.scale))) for grid in self.store.grids)
         return tuple(grid.scale for grid, missing in counts if missing < len(grid))
+
+    def locate(self, scale: float, bounds: Bounds) -> Tile:
+        """The tile that sees most context round an object, see `TileGrid.locate`."""
+        return self.store.grid(scale).locate(bounds)
+
+    def grid(self, scale: float, around: Window) -> TileGrid:
+        """The tiles at a scale that see a window."""
+        return self.store.grid(scale)
 
     def encoded(self, tiles: Iterable[Tile]) -> list[EncodedTile]:
         """Tiles that are in the store.
@@ -182,7 +189,7 @@ class Scene:
     def validity(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Where a window of the raster has data, (height, width); None if the raster is gone."""
         try:
-            raster = self._readable("its nodata")
+            raster = self.readable("its nodata")
         except (RasterError, StoreIncomplete):
             return None
         return raster.read(window, self.recipe.stretch.bands).valid
@@ -223,7 +230,7 @@ class Scene:
 
     def _encode(self, tiles: Sequence[Tile]) -> Iterator[Done]:
         """Encode tiles here."""
-        raster = self._readable(tiles[0])
+        raster = self.readable(tiles[0])
         return encode_tiles(self.model, raster, self.store, self.recipe.stretch, tiles)
 
     def _encode_rest(self, tiles: Sequence[Tile]) -> Iterator[Done]:
@@ -245,12 +252,12 @@ class Scene:
     def address(self) -> "Address":
         """Where another process finds this scene."""
         try:
-            raster = from_root(self._readable("its nodata").source)
+            raster = from_root(self.readable("its nodata").source)
         except (RasterError, StoreIncomplete):
             raster = None
         return Address(pickle.dumps(self.model), from_root(self.store.path), raster)
 
-    def _readable(self, wanted: object) -> Raster:
+    def readable(self, wanted: object) -> Raster:
         """The raster, of which something is wanted that the store does not hold."""
         if self._raster is None:
             try:
@@ -298,11 +305,6 @@ class Address:
         return Scene(model, store, recipe, raster)
 
 
-def is_store(source: str | Path | FeatureStore) -> bool:
-    """Whether a source is a feature store, open or by its path, rather than a raster."""
-    return isinstance(source, FeatureStore) or str(source).rstrip("/").endswith(".zarr")
-
-
 def ladder(raster: Raster, size: int) -> tuple[TileGrid, ...]:
     """The tile grids of a raster: scales in powers of two, up to one tile for the whole raster.
 
@@ -324,36 +326,6 @@ def ladder(raster: Raster, size: int) -> tuple[TileGrid, ...]:
 def _kind(grid: TileGrid) -> tuple[int, int, float]:
     """What of a grid must be as it would be today; its anchor depends on overviews made since."""
     return grid.size, grid.overlap, grid.scale
-
-
-def default_store(
-    source: str | Path, model: Model, raster: Raster, bands: Sequence[int] | None = None
-) -> Path:
-    """Where a raster's features go if nobody says: beside it, else in the user's cache.
-
-    The cache (see `cache_folder`) serves rasters that are remote or lie in a folder that cannot be
-    written. Other bands than those that are looked at by default have a store of their own.
-    """
-    path = Path(source)
-    chosen = choose_bands(raster, bands)
-    other = "-".join(map(str, dict.fromkeys(chosen) if len(set(chosen)) == 1 else chosen))
-    mark = "" if chosen == choose_bands(raster, None) else f".bands-{other}"
-    name = f"{path.name}.{model.id}{mark}.features.zarr"
-    if path.is_file() and os.access(path.parent, os.W_OK):
-        return path.with_name(name)
-    cache = cache_folder()
-    place = hashlib.sha256(str(source).encode()).hexdigest()[:8]
-    return cache / f"{place}-{raster.fingerprint}-{name}"
-
-
-def _exists(path: str | Path) -> bool:
-    if "://" in str(path):
-        try:
-            FeatureStore.open(path)
-        except StoreMismatch:
-            return False
-        return True
-    return Path(path).exists()
 
 
 def _expect_raster(raster: Raster, recipe: Recipe, store: FeatureStore) -> None:

@@ -10,6 +10,7 @@ import geopandas
 import numpy as np
 from pyproj import CRS
 
+from geosam.centred import CentredScene
 from geosam.decode import decode
 from geosam.drawing import MAX_SIDE, draw, view
 from geosam.errors import PromptError
@@ -18,7 +19,8 @@ from geosam.polygons import vectorize
 from geosam.prompts import PromptSet
 from geosam.protocol import Model, Progress
 from geosam.recipe import Recipe, Stretch
-from geosam.scene import Scene, check_scales, is_store
+from geosam.scene import Scene, check_scales
+from geosam.store_path import is_store
 from tiles import FeatureStore, Raster, Window
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ def segment(  # noqa: PLR0913  # each is a thing people set
     store: str | Path | None = None,
     bands: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
+    centred: bool = False,
     multimask: bool = False,
     min_area_m2: float = 0.0,
     simplify_m: float | None = None,
@@ -108,6 +111,9 @@ def segment(  # noqa: PLR0913  # each is a thing people set
         bands: one band, or three for red, green and blue; None: see `Stretch.of`.
         scales: raster px per tile px to choose from. None: of a raster all, of a store those that
             it holds tiles of.
+        centred: encode a tile in whose middle it lies for each prompt, and keep none, instead of
+            using the raster's tiles: the answer depends on the ground alone, not on where tiles
+            fall. Costs the time of an image or more for every prompt, three or four for a click.
         multimask: three rows for a single click, best first, told apart by `candidate`.
         min_area_m2: parts smaller than this are left out.
         simplify_m: how far outlines may move to get simpler, see `vectorize`.
@@ -135,7 +141,11 @@ def segment(  # noqa: PLR0913  # each is a thing people set
     if not len(prompts):
         raise PromptError("Prompts: none (expected at least one). Add a point, a box or a polygon.")
     scene = Scene.open(model, source, store=store, bands=bands, client=client)
-    chosen = check_scales(scene, scales or (scene.encoded_scales if is_store(source) else None))
+    if centred:
+        scene = CentredScene.of(scene)
+    elif is_store(source):
+        scales = scales or scene.encoded_scales
+    chosen = check_scales(scene, scales)
     order: list[int] = []
 
     def masks() -> Iterator[Mask]:

@@ -150,7 +150,14 @@ class Raster:
             digest.update(valid.tobytes())
         return digest.hexdigest()[:16]
 
-    def read(self, window: Window, bands: Sequence[int] | None = None, scale: float = 1.0) -> Chip:
+    def read(
+        self,
+        window: Window,
+        bands: Sequence[int] | None = None,
+        scale: float = 1.0,
+        *,
+        overviews: bool = True,
+    ) -> Chip:
         """Read a window, at a scale.
 
         A pixel of the chip is the same, to the last bit, through whatever window it is read.
@@ -167,6 +174,8 @@ class Raster:
                 multiples of k, or end beyond the raster.
             bands: Data bands from 1, in the order wanted; None: all.
             scale: Raster pixels per chip pixel: a whole number or one over a whole number.
+            overviews: Whether they may stand for the raster; without them a pixel depends on the
+                raster's own pixels alone.
 
         Raises:
             ValueError: If the window is off the raster or does not fit the scale.
@@ -179,7 +188,7 @@ class Raster:
             data, valid = self._read_finer(inside, chosen, finer)
             whole = valid
         elif coarser > 1:
-            data, valid, whole = self._read_coarser(window, inside, chosen, coarser)
+            data, valid, whole = self._read_coarser(window, inside, chosen, coarser, overviews)
         else:
             data, valid = self._read_level(self._base, inside, chosen)
             whole = valid
@@ -269,12 +278,12 @@ class Raster:
         return enlarge(data, np.pad(valid, (rows, cols), mode="edge"), factor)
 
     def _read_coarser(
-        self, window: Window, inside: Window, bands: list[int], factor: int
+        self, window: Window, inside: Window, bands: list[int], factor: int, overviews: bool
     ) -> tuple[Pixels, Mask, Mask]:
         """Data, validity and wholeness of a window's blocks that reach into `inside`."""
         step, level = [
             (step, level)
-            for step, level in self._levels()
+            for step, level in (self._levels() if overviews else [(1, self._base)])
             if factor % step == window.col % step == window.row % step == 0
         ][-1]
         (height, width), rest = inside.shape_at(step), factor // step

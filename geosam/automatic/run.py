@@ -41,7 +41,8 @@ from geosam.placement import to_pixels
 from geosam.polygons import measures_m
 from geosam.prompts import Prompt
 from geosam.protocol import Model, Progress
-from geosam.scene import FINEST_SCALE, Scene, check_scales, is_store
+from geosam.scene import FINEST_SCALE, Scene, check_scales
+from geosam.store_path import is_store
 from geosam.workers import share, spread
 from tiles import FeatureStore, Tile, TileGrid
 

@@ -78,6 +78,11 @@ simplify_option = click.option(
 @scales_option
 @bands_option
 @dask_option
+@click.option(
+    "--centred",
+    is_flag=True,
+    help="Encode tiles round each prompt: slower, the same wherever the raster's tiles fall.",
+)
 @click.option("--multimask", is_flag=True, help="Three polygons for each single click.")
 @area_option
 @simplify_option
@@ -101,6 +106,7 @@ def segment(  # noqa: PLR0913  # one parameter an option
     min_area_m2: float,
     simplify_m: float | None,
     *,
+    centred: bool,
     multimask: bool,
 ) -> None:
     """Outline the object of each prompt.
@@ -120,8 +126,9 @@ def segment(  # noqa: PLR0913  # one parameter an option
     model = chosen.load()
     with connected(cluster) as client, ProgressLine("segmenting") as progress:
         polygons = verbs.segment(
-            model, source, asked, store=store, bands=bands, scales=scales, multimask=multimask,
-            min_area_m2=min_area_m2, simplify_m=simplify_m, client=client, progress=progress,
+            model, source, asked, store=store, bands=bands, scales=scales, centred=centred,
+            multimask=multimask, min_area_m2=min_area_m2, simplify_m=simplify_m, client=client,
+            progress=progress,
         )  # fmt: skip
     if picture:
         verbs.preview(source, polygons, picture, prompts=asked, bands=bands)

@@ -10,8 +10,9 @@ from typing import TypedDict
 from geosam.errors import ProtocolError
 from geosam.masks import Mask
 from geosam.protocol import Model
-from geosam.scene import Scene, is_store
+from geosam.scene import Scene
 from geosam.serve.recent import RecentTiles
+from geosam.store_path import is_store
 from tiles import FeatureStore
 
 KEPT_MASKS = 500  # of the last ones, about 65 kB each for nano

@@ -109,6 +109,8 @@ def test_segmenting_is_spread_and_gives_the_same_polygons(client, pair):
         ours = geosam.segment(model, pair[0], asked, client=client)
         assert ours.equals(geosam.segment(FloodModel(), pair[1], asked))
         assert set(ours["status"]) == {"ok"}
+    ours = geosam.segment(model, pair[0], points, centred=True, client=client)
+    assert ours.equals(geosam.segment(FloodModel(), pair[1], points, centred=True))
     assert model.encoded == 0
 
 
