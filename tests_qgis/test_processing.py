@@ -125,6 +125,19 @@ def test_qgis_process_segments_from_a_layer(tmp_path, image, real_engine):
     assert extent.contains(layer.extent())
 
 
+def test_qgis_process_segments_in_tiles_round_each_prompt(tmp_path, image, real_engine):
+    output = tmp_path / "trees.gpkg"
+    ended = by_qgis_process(
+        tmp_path, "geosam:segment", f"--INPUT={image}", f"--PROMPTS={DEMO / 'prompts.geojson'}",
+        f"--OUTPUT={output}", "--CENTRED=true",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    layer = QgsVectorLayer(str(output), "trees", "ogr")
+    tiles = {feature["tile"] for feature in layer.getFeatures() if feature["status"] == "ok"}
+    places = {tuple(map(int, tile.split("/")[1:])) for tile in tiles}  # row and col of the middle
+    assert len(places) > 3 and max(max(place) for place in places) > 50
+
+
 def test_qgis_process_tells_what_the_engine_says(tmp_path, image, real_engine):
     ended = by_qgis_process(tmp_path, "geosam:encode", f"--INPUT={image}", "--MODEL=no-such-model")
     assert ended.returncode != 0

@@ -128,6 +128,16 @@ def test_encode_then_segment_the_store(ortho, tmp_path):
     assert polygon.centroid.distance(shapely.Point(516_216, 5_160_860)) < 5
 
 
+def test_centred_tiles_are_not_kept(ortho, tmp_path):
+    store = tmp_path / "a.zarr"
+    run("segment", ortho, *CLICK, "--centred", "--store", store, "-o", tmp_path / "out.gpkg")
+    (polygon,) = geopandas.read_file(tmp_path / "out.gpkg").geometry
+    assert polygon.area == pytest.approx(np.pi * 40**2, rel=0.1)
+    assert polygon.centroid.distance(shapely.Point(516_216, 5_160_860)) < 5
+    opened = FeatureStore.open(store)
+    assert all(len(opened.missing(grid.scale)) == len(grid) for grid in opened.grids)
+
+
 def test_segment_prints_rfc_7946_geojson_and_draws(ortho, tmp_path):
     picture = tmp_path / "p.png"
     result = run("segment", ortho, *CLICK, "--preview", picture)

@@ -19,7 +19,13 @@ from geosam_qgis.words import tr
 from .algorithm import POLYGONS, REAL, STORE, EngineAlgorithm
 
 PROMPTS, AREA, TRUTH, CLASS = "PROMPTS", "AREA", "TRUTH", "CLASS"
-MULTIMASK, MAX_AREA, COVERAGE, REGULAR = "MULTIMASK", "MAX_AREA", "COVERAGE", "REGULAR"
+MULTIMASK, CENTRED, MAX_AREA, COVERAGE, REGULAR = (
+    "MULTIMASK",
+    "CENTRED",
+    "MAX_AREA",
+    "COVERAGE",
+    "REGULAR",
+)
 LIMIT, PICTURE, FIGURES = "LIMIT", "PICTURE", "FIGURES"
 
 
@@ -71,6 +77,11 @@ class Segment(EngineAlgorithm):
         self.addParameter(
             QgsProcessingParameterBoolean(MULTIMASK, tr("Three readings of each lone point"), False)
         )
+        self.addParameter(
+            QgsProcessingParameterBoolean(
+                CENTRED, tr("The same wherever the raster starts, which takes longer"), False
+            )
+        )
         self.add_shape()
         self.add_store()
         self.add_output()
@@ -78,8 +89,9 @@ class Segment(EngineAlgorithm):
     def arguments(self, parameters, context, feedback, results):
         path, layer = self.vector(parameters, PROMPTS, context, feedback)
         words = [self._source, path, *(["--layer", layer] if layer else [])]
-        if self.parameterAsBool(parameters, MULTIMASK, context):
-            words.append("--multimask")
+        for name, option in ((MULTIMASK, "--multimask"), (CENTRED, "--centred")):
+            if self.parameterAsBool(parameters, name, context):
+                words.append(option)
         return [
             *words, *self.model(parameters, context), *self.shape(parameters, context),
             *self.store(parameters, context), *self.output(parameters, context, results),
