@@ -14,10 +14,12 @@ image are asked at once, on tiles that are encoded unless they are `--centred`.
 
 With `--everything` nothing is prompted: every object of the scene is looked for again in the scene
 moved, and in a clip of its left three fifths, there only if it has the context. Each is compared
-with the one that meets it best; `alike` is then how many are found there to one in the scene.
+with the one that meets it best; `alike` is then how many are found there to one in the scene. The
+rows named `sure` are of objects with a score of 0.8 and more.
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from dataclasses import replace
@@ -36,6 +38,7 @@ from geosam.evaluation.truth import read_truth
 from tiles import Raster, Window
 
 UNEVEN = (3, -3, 1, 9)  # px more than the context asked for: left, top, right, bottom
+SURE = 0.8  # score
 FARTHEST = 1000  # px by which a scene is moved, at most
 
 
@@ -126,15 +129,16 @@ def compare(
     ]  # fmt: skip
 
 
-def objects_of(model, path: Path) -> np.ndarray:
-    """The outlines of all objects, in px of the raster."""
+def objects_of(model, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The outlines of all objects, in px of the raster, and their scores."""
     with Raster.open(path) as raster:
         found = pandas.concat(geosam.everything(model, path))
-        return shapely.transform(found.geometry.to_numpy(), raster.frame.to_pixel)
+        outlines = shapely.transform(found.geometry.to_numpy(), raster.frame.to_pixel)
+        return outlines, found["score"].to_numpy()
 
 
 def compare_all(model, path: Path, folder: Path, context: int, step: int, rng) -> list[tuple]:
-    """(clip or moved, IoU of each object with its like, objects there, objects in the scene)."""
+    """(all or sure, clip or moved, IoU of each with its like, objects there, objects here)."""
     moved, clip = (folder / f"{path.stem}-{way}.tif" for way in ("moved", "clip"))
     with Raster.open(path) as raster:
         shift = (rng.integers(-FARTHEST, FARTHEST + 1, 2) // step * step).tolist()
@@ -144,14 +148,17 @@ def compare_all(model, path: Path, folder: Path, context: int, step: int, rng) -
     whole = objects_of(model, path)
     rows = []
     for way, other, last in (("clip", clip, left.width - context), ("moved", moved, np.inf)):
-        scene, there = (
-            polygons[shapely.bounds(polygons)[:, 2] <= last]
-            for polygons in (whole, objects_of(model, other))
+        (scene, scores), (there, there_scores) = (
+            (outlines[fits], scores[fits])
+            for outlines, scores in (whole, objects_of(model, other))
+            for fits in [shapely.bounds(outlines)[:, 2] <= last]
         )
         best = np.zeros(len(scene))
         for i, j in shapely.STRtree(there).query(scene, "intersects").T:
             best[i] = max(best[i], agreement(scene[i], there[j]))
-        rows.append((way, best, len(there), len(scene)))
+        rows.append(("all", way, best, len(there), len(scene)))
+        sure = scores >= SURE
+        rows.append(("sure", way, best[sure], (there_scores >= SURE).sum(), sure.sum()))
     return rows
 
 
@@ -164,12 +171,12 @@ def measure_all(arguments: argparse.Namespace, model, rng) -> None:
             for pair in pairs_of(arguments.data, kind, folder):
                 path = Path(pair.raster)
                 rows += compare_all(model, path, folder, arguments.context, arguments.step, rng)
-        for way in ("clip", "moved"):
-            own = [row for row in rows if row[0] == way]
-            ious = np.concatenate([best for _, best, *_ in own])
-            there, here = np.sum([row[2:] for row in own], axis=0)
+        for which, way in itertools.product(("all", "sure"), ("clip", "moved")):
+            own = [row for row in rows if row[:2] == (which, way)]
+            ious = np.concatenate([best for _, _, best, *_ in own])
+            there, here = np.sum([row[3:] for row in own], axis=0)
             print(
-                f"{kind:10} {'all':6} {way:6} {len(ious):7} {np.median(ious):7.3f} "
+                f"{kind:10} {which:6} {way:6} {len(ious):7} {np.median(ious):7.3f} "
                 f"{np.percentile(ious, 5):8.3f} {there / here:6.3f}",
                 flush=True,
             )

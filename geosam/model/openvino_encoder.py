@@ -31,22 +31,36 @@ PROGRAM = Path(__file__).with_name("openvino_compile.py")
 DIGITS = 8
 
 Encoder: TypeAlias = Callable[[Tensor], Tensor]
-"""Images (B, 3, S, S), uint8 -> features (B, C, h, w)."""
+"""Images (B, 3, S, S), uint8 -> features (B, C, h, w), in single or half precision."""
 
 log = logging.getLogger(__name__)
 
 
 class OpenVinoEncoder:
-    """A compiled image encoder; takes what the torch module took and gives the same."""
+    """A compiled image encoder; takes what the torch module took and gives the same, rounded."""
 
     def __init__(self, compiled: "openvino.CompiledModel") -> None:
         self._compiled = compiled
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S), uint8 -> features (B, C, h, w), float32, one image at a time."""
+        """Images (B, 3, S, S), uint8 -> features (B, C, h, w), float16, one image at a time."""
         request = self._compiled.create_infer_request()  # of this call alone: calls may overlap
-        features = [request.infer([image[None]])[0].copy() for image in images.numpy()]
-        return torch.from_numpy(np.concatenate(features))  # (B, C, h, w)
+        features = np.empty((len(images), *self._compiled.output(0).shape[1:]), np.float16)
+        for own, image in zip(features, images.numpy(), strict=True):
+            own[:] = request.infer([image[None]])[0][0]
+        return torch.from_numpy(features)  # (B, C, h, w)
+
+
+class _Halved(nn.Module):
+    """An encoder whose features leave it as they are kept: half as much to copy."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder(images)
+        return features.half()
 
 
 def check_openvino() -> None:
@@ -140,7 +154,7 @@ def _compile(encoder: nn.Module, path: Path, size: int, precision: Precision) ->
         trace, blob = Path(folder) / "trace.pt", Path(folder) / path.name
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # about shapes that become constants: they are
-            traced = torch.jit.trace(encoder, image, check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(_Halved(encoder), image, check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(traced, trace)
         subprocess.run(
             [sys.executable, "-P", PROGRAM, trace, blob, precision, str(size)],
