@@ -3,11 +3,12 @@
     python -m benchmarks.sam_speed [--models vit-b,nano] [--engines Meta,torch] [--threads 1]
 
 Random weights (cost and rounding do not depend on training), or nano's own. All engines of a model
-take turns in one process. Seconds are medians over the rounds, ratios above 1 where an engine is
-faster than the first: CPU seconds, which neighbours on a shared machine distort less, and wall
-seconds, which are what one waits on an idle one. A prompt's share is that of one among `--prompts`
-clicks on one embedding. Peak memory is what encoding a tile takes above the weights, in a process
-of its own (Linux). The error is that of the embedding, relative to its spread; IoU is that of the
+take turns in one process, each for a second at least, as tiles come one after another. Seconds are
+medians over the rounds, ratios above 1 where an engine is faster than the first: CPU seconds, which
+neighbours on a shared machine distort less, and wall seconds, which are what one waits on an idle
+one. A prompt's share is that of one among `--prompts` clicks on one embedding. Peak memory is what
+encoding a tile takes above the weights, in a process of its own (Linux). The error is that of the
+embedding, relative to its spread; IoU is that of the
 masks with the first engine's, each decoded from its own embedding: median / 5th percentile. Random
 weights give masks like noise, whose IoU suffers most.
 
@@ -156,6 +157,7 @@ ENGINES: dict[str, Factories] = {
     "hiera-tiny": {("Meta", "fp32"): meta_2, **ours(hiera_tiny)},
     "nano": ours(nano),
 }
+TURN_S = 1.0
 COUNTS = (1, 16, 64, 1024)  # of prompts
 SIZES = {"vit-b": 1024, "mobile": 1024, "hiera-tiny": 1024, "nano": 512}
 
@@ -167,11 +169,15 @@ class Times:
         self.cpu: list[float] = []
         self.wall: list[float] = []
 
-    def of(self, work: Callable, count: int = 1):
+    def of(self, work: Callable, count: int = 1, turn_s: float = 0.0):
+        """Do some work, of so many pieces, again and again for so long; what it gave."""
         cpu, wall = time.process_time(), time.perf_counter()
-        result = work()
-        self.cpu.append((time.process_time() - cpu) / count)
-        self.wall.append((time.perf_counter() - wall) / count)
+        done = 0
+        while not done or time.perf_counter() - wall < turn_s:
+            result = work()
+            done += count
+        self.cpu.append((time.process_time() - cpu) / done)
+        self.wall.append((time.perf_counter() - wall) / done)
         return result
 
     def beside(self, first: "Times") -> str:
@@ -222,8 +228,8 @@ def measure(model: str, arguments: argparse.Namespace) -> None:
     features, masks, products = {}, {}, Times()
     for _ in range(arguments.rounds):
         for name, runner in runners.items():
-            features[name] = encoding[name].of(partial(runner.encode, tile))
-        flops = products.of(product)
+            features[name] = encoding[name].of(partial(runner.encode, tile), turn_s=TURN_S)
+        flops = products.of(product, turn_s=TURN_S)
         for name, runner in runners.items():
             work = partial(runner.decode, features[name], clicks)
             masks[name] = decoding[name].of(work, len(clicks))[0] > 0

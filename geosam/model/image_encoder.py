@@ -7,6 +7,7 @@ so there is none here; `geosam.model.training.imagenet` does the folding.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,13 +39,14 @@ class SameConv(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: for stride 2 the extra px goes right, below.
 
     With a row and a column of zeros before the kernel that is plain padding, which spares a copy of
-    the image. It pays where a kernel has one channel only.
+    the image. It pays where a kernel has one channel only, and not in an engine that reads a trace
+    and pads without a copy.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride)); H, W multiples of stride."""
         kernel, pad = self.kernel_size[0], self.kernel_size[0] - self.stride[0]
-        if self.stride[0] > 1 and self.groups > 1:
+        if self.stride[0] > 1 and self.groups > 1 and not torch.jit.is_tracing():
             weight = F.pad(self.weight, (1, 0, 1, 0))  # (C, 1, k + 1, k + 1)
             return F.conv2d(x, weight, self.bias, self.stride, kernel // 2, 1, self.groups)
         if self.stride[0] > 1:
