@@ -7,12 +7,11 @@ so there is none here; `geosam.model.training.imagenet` does the folding.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import SamConfig
-from geosam.model.layers import LayerNorm2d
+from geosam.model.layers import LayerNorm2d, is_traced
 
 # (repeats, kernel, stride, expansion, output channels) of each stage of EfficientNet-Lite0.
 STAGES = (
@@ -46,7 +45,7 @@ class SameConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride)); H, W multiples of stride."""
         kernel, pad = self.kernel_size[0], self.kernel_size[0] - self.stride[0]
-        if self.stride[0] > 1 and self.groups > 1 and not torch.jit.is_tracing():
+        if self.stride[0] > 1 and self.groups > 1 and not is_traced():
             weight = F.pad(self.weight, (1, 0, 1, 0))  # (C, 1, k + 1, k + 1)
             return F.conv2d(x, weight, self.bias, self.stride, kernel // 2, 1, self.groups)
         if self.stride[0] > 1:

@@ -9,6 +9,11 @@ from torch.nn import functional as F
 from geosam.model import kernels
 
 
+def is_traced() -> bool:
+    """Whether what is computed here is being recorded, for another engine to compute it."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, gelu: bool = False
 ) -> Tensor:
@@ -38,7 +43,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each pixel's channels; (B, C, H, W) in and out."""
-        if torch.jit.is_tracing():  # for an engine that would copy the image to move its axes
+        if is_traced():  # for an engine that would copy the image to move its axes
             x = x - x.mean(1, keepdim=True)
             x = x * torch.rsqrt((x * x).mean(1, keepdim=True) + self.eps)
             return x * self.weight[:, None, None] + self.bias[:, None, None]
