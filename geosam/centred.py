@@ -27,6 +27,8 @@ class CentredScene(Scene):
     Reduced pixels are means over the raster's own, because an overview's depend on where it starts.
     """
 
+    keeps = False
+
     @classmethod
     def of(cls, scene: Scene) -> Self:
         """A scene, looked at so."""

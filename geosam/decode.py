@@ -115,10 +115,11 @@ def decode(
     while waiting:
         groups = _by_tile(waiting, scene)
         steps.encode(scene, groups)
+        found = _decode_all(scene, groups, multimask)
+        if not scene.keeps:
+            found = steps.counted(found, len(groups))
         waiting = []
-        for (tile, jobs), answers in zip(
-            groups.items(), _decode_all(scene, groups, multimask), strict=True
-        ):
+        for (tile, jobs), answers in zip(groups.items(), found, strict=True):
             for job, answer in zip(jobs, answers, strict=True):
                 known = best.get(job.order, answer)
                 best[job.order] = max(known, answer, key=_Answer.merit)
@@ -148,6 +149,13 @@ class _Steps:
         missing = scene.missing(tiles)
         self.total += len(missing)
         scene.ensure(missing, lambda _done, _total: self.advance())
+
+    def counted(self, answers: Iterator[list[_Answer]], tiles: int) -> Iterator[list[_Answer]]:
+        """The answers of so many tiles, each of which was encoded for them."""
+        self.total += tiles
+        for own in answers:
+            self.advance()
+            yield own
 
 
 def _scales_to_try(prompt: PixelPrompt, scales: Sequence[float], size: int) -> tuple[float, ...]:

@@ -60,7 +60,10 @@ class Scene:
         store: the features.
         recipe: what they were made from.
         client: of a cluster over whose workers the work is spread, or None.
+        keeps: whether tiles stay in the store when they were encoded.
     """
+
+    keeps = True
 
     def __init__(
         self,

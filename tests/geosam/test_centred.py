@@ -117,7 +117,12 @@ def test_nothing_is_kept_and_a_prompt_costs_its_own_tiles(tmp_path):
     path = write_raster(tmp_path / "a.tif", discs((400, 400), (200, 200, 20), (90, 90, 15)))
     model = FloodModel()
     points = PromptSet.of(points=[NORTH_UP @ (200.5, 200.5), NORTH_UP @ (90.5, 90.5)])
-    found = segment(model, path, points, store=tmp_path / "a.zarr", centred=True)
+    told = []
+    found = segment(
+        model, path, points, store=tmp_path / "a.zarr", centred=True,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(done, 8) for done in range(1, 9)]  # six tiles, two prompts
     assert found["status"].tolist() == ["ok", "ok"]
     assert model.encoded == 6  # three scales each
     assert found["tile"].str.split("/", n=1).str[1].tolist() == ["201/201", "91/91"]
