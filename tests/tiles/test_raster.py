@@ -220,42 +220,6 @@ def test_a_fine_pixel_is_interpolated_and_clamped_at_the_border(tmp_path):
     assert middle.frame.transform == Affine(1, 0, 500_002, 0, -1, 4_100_000)
 
 
-def spoil_overview(path):
-    """Rewrite the raster's overview with 77s, to see where pixels come from."""
-    with rasterio.open(path, "r+", overview_level=0) as overview:
-        overview.write(np.full((overview.count, *overview.shape), 77, overview.dtypes[0]))
-
-
-@pytest.mark.parametrize(("scale", "from_overview"), [(1, 0), (2, 1), (3, 0), (4, 1), (6, 1)])
-def test_coarse_pixels_come_from_an_overview_that_divides_the_scale(tmp_path, scale, from_overview):
-    path = write(tmp_path / "a.tif", noise(), factors=(2,))
-    spoil_overview(path)
-    with Raster.open(path) as raster:
-        assert raster.overviews == (2,)
-        assert (raster.read(raster.window, scale=scale).data == 77).all() == from_overview
-
-
-def test_overviews_keep_masks(tmp_path):
-    valid = np.zeros((64, 64), bool)
-    valid[:, :32] = True
-    path = write(tmp_path / "a.tif", noise(3, 64, 64), valid=valid, factors=(2, 4))
-    with Raster.open(path) as raster:
-        for scale in (2, 4, 8):
-            kept = raster.read(raster.window, scale=scale).valid
-            assert kept[:, : 32 // scale].all() and not kept[:, 32 // scale :].any()
-
-
-def test_an_overview_that_lost_the_mask_is_not_used(tmp_path):
-    path = write(tmp_path / "a.tif", noise(1, 64, 64), factors=(2,))
-    valid = np.zeros((64, 64), bool)
-    valid[:, :32] = True
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
-        file.write_mask(valid)
-    with Raster.open(path) as raster:
-        kept = raster.read(raster.window, scale=2).valid
-    assert kept[:, :16].all() and not kept[:, 16:].any()
-
-
 @pytest.mark.parametrize(
     ("window", "scale", "message"),
     [
@@ -361,13 +325,6 @@ def test_a_small_raster_is_sampled_whole(tmp_path):
         assert values.tolist() == data.reshape(2, -1).tolist()
         assert valid.tolist() == (data != 5).all(axis=0).ravel().tolist()
         assert raster.sample([2])[0].tolist() == data[1:].reshape(1, -1).tolist()
-
-
-def test_a_large_raster_is_sampled_from_an_overview(tmp_path):
-    path = write(tmp_path / "a.tif", noise(), factors=(2, 4))
-    with Raster.open(path) as raster:
-        assert raster.sample(max_px=2000)[0].shape == (2, 31 * 42)
-        assert raster.sample(max_px=400)[0].shape == (2, 16 * 21)
 
 
 def test_a_large_raster_without_overviews_is_sampled_from_edge_to_edge(tmp_path):
