@@ -53,6 +53,10 @@ VERBS = {
         "segment ortho.tif prompts.gpkg --store f.zarr -o found.gpkg --preview seen.png",
         ("seen.png", "found.gpkg"), "f.zarr",
     ),
+    "centred": Verb(
+        "segment ortho.tif prompts.gpkg --centred --store f.zarr -o found.gpkg",
+        ("f.zarr", "found.gpkg"),
+    ),
     "everything": Verb(f"{ALL} all.gpkg", ("all.gpkg",), "f.zarr"),
     "labels": Verb(f"{ALL} all.gpkg --labels all.tif", ("all.tif", "all.gpkg"), "f.zarr"),
     "coverage": Verb(
