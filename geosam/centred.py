@@ -1,8 +1,8 @@
 """A scene that is encoded anew round each prompt, instead of having its tiles on a grid.
 
 A network answers a little differently where an object lies elsewhere in its tile. Here it always
-lies in the middle, so the answer depends on the ground round it alone: not on where tiles fall, nor
-on where the raster starts and ends.
+lies in the middle, so the answer depends on the pixels round it, and on how their values become
+grey levels: not on where tiles fall, nor on where the raster starts and ends.
 """
 
 import math
@@ -16,9 +16,7 @@ from geosam.scene import Address, EncodedTile, Scene
 from tiles import Chip, RasterError, Tile, TileGrid, Window
 from tiles.grid import Bounds
 
-ROUNDING_PX = (
-    1e-3  # far above the errors of a transform: a middle is alike wherever the raster starts
-)
+ROUNDING_PX = 1e-3  # far above the errors of a transform, which would move a tile by a pixel
 
 
 class CentredScene(Scene):

@@ -30,7 +30,8 @@ class Mask:
             cell. None: everywhere.
         score: The model's own estimate of the mask's IoU.
         stability: IoU of the masks at a higher and a lower threshold.
-        tile: The tile it was decoded in.
+        tile: The tile it was decoded in: scale, row and column in the grid, with slashes between;
+            of a tile that was made for the prompt, those of the pixel in its middle.
         scale: Raster pixels per tile pixel of that tile.
         candidate: 0 for the best mask of its prompt, 1 for the next.
 

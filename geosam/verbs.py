@@ -112,8 +112,9 @@ def segment(  # noqa: PLR0913  # each is a thing people set
         scales: raster px per tile px to choose from. None: of a raster all, of a store those that
             it holds tiles of.
         centred: encode a tile in whose middle it lies for each prompt, and keep none, instead of
-            using the raster's tiles: the answer depends on the ground alone, not on where tiles
-            fall. Costs the time of an image or more for every prompt, three or four for a click.
+            using the raster's tiles: the answer depends on the pixels round it and on the stretch,
+            not on where tiles fall. Costs the time of an image or more for every prompt, three or
+            four for a click.
         multimask: three rows for a single click, best first, told apart by `candidate`.
         min_area_m2: parts smaller than this are left out.
         simplify_m: how far outlines may move to get simpler, see `vectorize`.

@@ -109,15 +109,20 @@ def test_each_algorithm_has_its_icon_and_says_what_it_does(provider):
     assert all(a.shortHelpString() for a in algorithms)
 
 
-def test_qgis_process_segments_from_a_layer(tmp_path, image, real_engine):
+def segmented(tmp_path, image, option):
+    """What qgis_process says, and the layer that it makes of the demo's prompts."""
     output = tmp_path / "trees.gpkg"
     ended = by_qgis_process(
         tmp_path, "geosam:segment", f"--INPUT={image}", f"--PROMPTS={DEMO / 'prompts.geojson'}",
-        f"--OUTPUT={output}", "--SIMPLIFY=0.2",
+        f"--OUTPUT={output}", option,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert "0...10" in ended.stdout and "100 - done" in ended.stdout
-    layer = QgsVectorLayer(str(output), "trees", "ogr")
+    return ended.stdout, QgsVectorLayer(str(output), "trees", "ogr")
+
+
+def test_qgis_process_segments_from_a_layer(tmp_path, image, real_engine):
+    said, layer = segmented(tmp_path, image, "--SIMPLIFY=0.2")
+    assert "0...10" in said and "100 - done" in said
     found = [f for f in layer.getFeatures() if f["status"] == "ok"]
     assert len(found) > 3 and layer.crs().authid() == "EPSG:32617"
     assert all(1 < f.geometry().area() < 400 for f in found)
@@ -126,13 +131,7 @@ def test_qgis_process_segments_from_a_layer(tmp_path, image, real_engine):
 
 
 def test_qgis_process_segments_in_tiles_round_each_prompt(tmp_path, image, real_engine):
-    output = tmp_path / "trees.gpkg"
-    ended = by_qgis_process(
-        tmp_path, "geosam:segment", f"--INPUT={image}", f"--PROMPTS={DEMO / 'prompts.geojson'}",
-        f"--OUTPUT={output}", "--CENTRED=true",
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    layer = QgsVectorLayer(str(output), "trees", "ogr")
+    _, layer = segmented(tmp_path, image, "--CENTRED=true")
     tiles = {feature["tile"] for feature in layer.getFeatures() if feature["status"] == "ok"}
     places = {tuple(map(int, tile.split("/")[1:])) for tile in tiles}  # row and col of the middle
     assert len(places) > 3 and max(max(place) for place in places) > 50
