@@ -66,9 +66,8 @@ def write(
     file appears under its name when it is whole; until then an older one stays as it was.
 
     Args:
-        gdf: The polygons, in a known CRS; or batches of them with the same columns, which all
-            formats but Shapefile take one after the other, so that they need not all fit the
-            memory.
+        gdf: The polygons, in a known CRS; or batches of them with the same columns, which are
+            written one after the other, so that they need not all fit the memory.
         path: The file, in an existing folder.
         layer: Name of the layer, in a GeoPackage only; None: the file's name.
         mode: "create": a new file. "replace": a new file, or in place of an older one; in a
@@ -82,30 +81,36 @@ def write(
     path = Path(path)
     driver = _driver(path)
     check_path(path, layer=layer, mode=mode)
-    if not isinstance(gdf, geopandas.GeoDataFrame):
-        amends = path.exists() and driver == "GPKG"
-        if driver in _STREAMING and not amends:
-            _write_batches(gdf, path, driver, layer or path.stem, mode)
-            return
-        gdf = pandas.concat(gdf, ignore_index=True)
-    if gdf.crs is None:
-        raise OutputError(f"{path}: polygons without a CRS (expected one). Set it with set_crs.")
-    if driver == "GeoJSON":
-        _check_way_to_wgs84(path, gdf.crs)
     layer = layer or path.stem
     amend = driver == "GPKG" and path.exists()
-    append = amend and mode == "append" and layer in _layers(path)
-    if append:
-        gdf = _like_layer(gdf, path, layer)
+    if isinstance(gdf, geopandas.GeoDataFrame):
+        if gdf.crs is None:
+            raise OutputError(
+                f"{path}: polygons without a CRS (expected one). Set it with set_crs."
+            )
+        first, rest = gdf, iter(list[geopandas.GeoDataFrame]())
+    else:
+        if driver in _STREAMING and not amend:
+            _write_batches(gdf, path, driver, layer, mode)
+            return
+        rest = iter(gdf)
+        first = _first(rest, path)
+    if driver == "GeoJSON":
+        _check_way_to_wgs84(path, first.crs)
+    more = amend and mode == "append" and layer in _layers(path)
     with draft(path) as place:
         if amend:
             shutil.copyfile(path, place)
-        problem = _write(gdf, place, driver, layer, append)
-        if problem:
-            raise OutputError(
-                f"{path}: {problem} (expected polygons that {path.suffix} can hold without a "
-                "loss, and room for them). Write another format, such as .gpkg, or make room."
-            )
+        append = more
+        for batch in chain([first], (batch for batch in rest if len(batch))):
+            own = _like_layer(batch, path, layer) if more else batch
+            problem = _write(own, place, driver, layer, append)
+            if problem:
+                raise OutputError(
+                    f"{path}: {problem} (expected polygons that {path.suffix} can hold without a "
+                    "loss, and room for them). Write another format, such as .gpkg, or make room."
+                )
+            append = True
         _make_way(place, path, mode)
 
 

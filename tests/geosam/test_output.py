@@ -1,5 +1,7 @@
+import gc
 import json
 import sqlite3
+import weakref
 
 import geopandas
 import numpy as np
@@ -42,6 +44,31 @@ def names(folder):
 
 
 # Every format
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [*((suffix, "create") for suffix in FORMATS), (".gpkg", "append"), (".gpkg", "replace")],
+)
+def test_of_batches_few_are_held_at_once(tmp_path, suffix, mode):
+    path, held, most = tmp_path / f"out{suffix}", [], 0
+    if mode != "create":
+        write(table().iloc[[2]], path)
+
+    def batches():
+        nonlocal most
+        for n in range(8):
+            batch = table().iloc[[] if n in (0, 5) else [0, 1]].assign(id=f"ä{n}")
+            held.append(weakref.ref(batch))
+            yield batch
+            del batch
+            gc.collect()
+            most = max(most, sum(ref() is not None for ref in held))
+
+    write(batches(), path, mode=mode)
+    ids = [1, 1, 2, 2, 3, 3, 4, 4, 6, 6, 7, 7, *([2] if mode == "append" else [])]
+    assert sorted(read(path)["id"]) == [f"ä{n}" for n in sorted(ids)]
+    assert most <= 3  # of 8: the first, the one that is written and the next
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
