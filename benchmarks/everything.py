@@ -4,9 +4,10 @@
         [--methods coverage,SLIC] [--halved buildings] [--notes FILE]
 
 DATA is laid out as for `accuracy.py`; of more than `--most` images a class some are drawn at
-random, the same ones each time. Each is segmented twice, with overlaps and with `coverage`. SLIC
-and Felzenszwalb get the whole image and are set to give about as many segments as `coverage` did.
-What is known of an image is kept in the notes and not measured again. The columns:
+random, the same ones each time. Each is segmented with overlaps, in tiles of a grid (`geosam`) and
+in `centred` ones, and with `coverage`. SLIC and Felzenszwalb get the whole image and are set to
+give about as many segments as `coverage` did. What is known of an image is kept in the notes and
+not measured again. The columns:
 
 recall      share of labelled objects of at least 30 px that one segment meets with IoU 0.5
 precision   of boundary pixels: share of the outlines of segments met that lie within 2 px of the
@@ -38,7 +39,7 @@ from geosam.training.scenes import Scene, make_scene, read_scenes
 
 NEAR_PX = 2
 NEAR_COUNT = 0.05  # how far from the wanted number of segments Felzenszwalb's may be
-METHODS = "geosam,coverage,SLIC,Felzenszwalb"
+METHODS = "geosam,centred,coverage,SLIC,Felzenszwalb"
 
 
 def write(path: Path, image: np.ndarray, gsd: float) -> Affine:
@@ -174,11 +175,12 @@ def rows_of(
         path = Path(name) / "scene.tif"
         transform = write(path, image, gsd)
         for method in methods:
-            if method in ("geosam", "coverage"):
+            if method in ("geosam", "centred", "coverage"):
                 made, seconds, peak = measured(
                     lambda method=method: pandas.concat(
                         geosam.everything(
                             model, path, scales=scales, coverage=method == "coverage",
+                            centred=method == "centred",
                             store=Path(name) / f"{method}.zarr",
                         )
                     )

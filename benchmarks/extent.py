@@ -2,7 +2,7 @@
 
     python benchmarks/extent.py DATA [--model nano] [--most 40] [--context 250] [--step 1]
         [--centred]
-    python benchmarks/extent.py DATA --everything [--classes fields]
+    python benchmarks/extent.py DATA --everything [--classes fields] [--centred]
 
 DATA is laid out as for `accuracy.py`. Each object is prompted with its box and with a click: in the
 whole scene; in a clip with about so many px of context, whose corner lies anywhere; and in the same
@@ -10,7 +10,7 @@ scene moved on the ground by a random number of whole px, a multiple of `--step`
 start elsewhere in it.
 IoU of the polygons with those of the scene, and the share of prompts answered in both or in none;
 beside them the mean IoU of the scene's with the truth, and milliseconds a prompt when all of an
-image are asked at once, on tiles that are encoded unless they are `--centred`.
+image are asked at once, on tiles that are encoded unless they are `--centred`, round each prompt.
 
 With `--everything` nothing is prompted: every object of the scene is looked for again in the scene
 moved, and in a clip of its left three fifths, there only if it has the context. Each is compared
@@ -129,28 +129,29 @@ def compare(
     ]  # fmt: skip
 
 
-def objects_of(model, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def objects_of(model, path: Path, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """The outlines of all objects, in px of the raster, and their scores."""
     with Raster.open(path) as raster:
-        found = pandas.concat(geosam.everything(model, path))
+        found = pandas.concat(geosam.everything(model, path, centred=centred))
         outlines = shapely.transform(found.geometry.to_numpy(), raster.frame.to_pixel)
         return outlines, found["score"].to_numpy()
 
 
-def compare_all(model, path: Path, folder: Path, context: int, step: int, rng) -> list[tuple]:
+def compare_all(model, path: Path, folder: Path, arguments: argparse.Namespace, rng) -> list[tuple]:
     """(all or sure, clip or moved, IoU of each with its like, objects there, objects here)."""
+    context, step, centred = arguments.context, arguments.step, arguments.centred
     moved, clip = (folder / f"{path.stem}-{way}.tif" for way in ("moved", "clip"))
     with Raster.open(path) as raster:
         shift = (rng.integers(-FARTHEST, FARTHEST + 1, 2) // step * step).tolist()
         write_clip(moved, raster, raster.window, (shift[0], shift[1]))
         left = replace(raster.window, width=raster.window.width * 3 // 5)
         write_clip(clip, raster, left)
-    whole = objects_of(model, path)
+    whole = objects_of(model, path, centred)
     rows = []
     for way, other, last in (("clip", clip, left.width - context), ("moved", moved, np.inf)):
         (scene, scores), (there, there_scores) = (
             (outlines[fits], scores[fits])
-            for outlines, scores in (whole, objects_of(model, other))
+            for outlines, scores in (whole, objects_of(model, other, centred))
             for fits in [shapely.bounds(outlines)[:, 2] <= last]
         )
         best = np.zeros(len(scene))
@@ -170,7 +171,7 @@ def measure_all(arguments: argparse.Namespace, model, rng) -> None:
             folder = Path(name)
             for pair in pairs_of(arguments.data, kind, folder):
                 path = Path(pair.raster)
-                rows += compare_all(model, path, folder, arguments.context, arguments.step, rng)
+                rows += compare_all(model, path, folder, arguments, rng)
         for which, way in itertools.product(("all", "sure"), ("clip", "moved")):
             own = [row for row in rows if row[:2] == (which, way)]
             ious = np.concatenate([best for _, _, best, *_ in own])
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=250, help="px round an object in its clip")
     parser.add_argument("--step", type=int, default=1, help="px by which a scene is moved")
     parser.add_argument("--classes", default="buildings,fields,water")
-    parser.add_argument("--centred", action="store_true", help="tiles round each prompt")
+    parser.add_argument("--centred", action="store_true", help="tiles round prompts or landmarks")
     parser.add_argument("--everything", action="store_true", help="all objects, no prompts")
     arguments = parser.parse_args()
     model = geosam.load_model(arguments.model)

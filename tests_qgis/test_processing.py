@@ -188,7 +188,8 @@ def label_raster(path):
     return path
 
 
-def test_qgis_process_outlines_everything_in_a_polygon(tmp_path, image, real_engine):
+@pytest.mark.parametrize("centred", [False, True])
+def test_qgis_process_outlines_everything_in_a_polygon(tmp_path, image, real_engine, centred):
     area, output = tmp_path / "area.gpkg", tmp_path / "objects.gpkg"
     place = QgsGeometry.fromPointXY(QgsPointXY(404221, 3285134)).buffer(4, 8)  # some trees
     layer = QgsVectorLayer("Polygon?crs=EPSG:32617", "area", "memory")
@@ -200,7 +201,7 @@ def test_qgis_process_outlines_everything_in_a_polygon(tmp_path, image, real_eng
     QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(area), context, options)
     ended = by_qgis_process(
         tmp_path, "geosam:everything", f"--INPUT={image}", f"--AREA={area}", "--MAX_AREA=500",
-        f"--OUTPUT={output}",
+        f"--OUTPUT={output}", f"--CENTRED={centred}",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     found = list(QgsVectorLayer(str(output), "objects", "ogr").getFeatures())
@@ -208,6 +209,8 @@ def test_qgis_process_outlines_everything_in_a_polygon(tmp_path, image, real_eng
     for feature in found:
         assert feature.geometry().intersects(place) and feature["area_m2"] <= 500
         assert feature["model"].startswith("nano-")
+        row, col = map(int, feature["tile"].split("/")[1:])  # of the tile, or of its middle
+        assert (min(row, col) > 20) is centred
 
 
 def test_a_label_raster_is_vectorized(tmp_path, provider, real_engine):

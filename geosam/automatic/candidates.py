@@ -15,6 +15,7 @@ from geosam.tile_masks import STABILITY_OFFSET, Cells
 from tiles import Tile
 
 BATCH = 64  # points decoded at once; bounds the memory
+LEAST = 16  # as many cost little more together than fewer; of few points a quarter goes ahead
 SMALLEST_CELLS = 9  # of the logits: less is noise
 DUPLICATE_IOU = 0.6  # above it two masks are one object
 CONFIDENT = 0.8  # score from which points under a mask need not be asked
@@ -122,8 +123,9 @@ def find(
     kept = _none(model.logits_size)
     explained = ~data
     waiting = np.arange(len(points))
+    size = min(BATCH, max(LEAST, len(points) // 4))
     while len(waiting := waiting[~explained[rows[waiting], cols[waiting]]]):
-        asked, waiting = waiting[:BATCH], waiting[BATCH:]
+        asked, waiting = waiting[:size], waiting[size:]
         found = _judge(*decode(asked, tiers[0].score), asked, data, tiers[:1])
         if len(found):
             kept = kept.and_also(found.once()).once()

@@ -17,6 +17,7 @@ from geosam.automatic.painting import Ground, Spool, best_on_top, paint
 from geosam.automatic.run import DENSITY, FILL_PX, SMOOTH_PX
 from geosam.automatic.sweep import merged
 from geosam.automatic.tile_work import Plan, ask, keep, result_of, work_on
+from geosam.automatic.tiling import Grids
 from geosam.forecast import Forecast
 from geosam.polygons import vectorize
 from geosam.protocol import Model
@@ -116,7 +117,7 @@ def _try(
     found = Objects.none()
     with tempfile.TemporaryDirectory() as name:
         plan = Plan(
-            scene, scales, max(1, scene.model.size // density), scene.frame.anchor,
+            scene, scales, Grids(scene, scales[-1]), max(1, scene.model.size // density),
             RELAXED if coverage else STRICT, inside, Path(name),
         )  # fmt: skip
         for scale, weight in weights.items():

@@ -16,7 +16,7 @@ from geosam.automatic.objects import Objects
 from geosam.automatic.tile_work import Piece, Plan, outline, result_of
 from geosam.protocol import Floats
 from geosam.tile_masks import Cells, stability
-from tiles import TileGrid, Window
+from tiles import Window
 
 Links = dict[int, set[int]]
 """By the number of a piece, those of its matches."""
@@ -27,7 +27,7 @@ UNSEEN = -4.0  # logit of cells of a joined object that no piece has
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
-    """A piece on the lattice of its scale, in tile px from the corner of the grid's first tile.
+    """A piece on the lattice of its scale, in tile px from where the lattice starts.
 
     Attributes:
         number: its own.
@@ -48,21 +48,47 @@ class _Place:
     edges: tuple[bool, bool, bool, bool]
 
     @classmethod
-    def of(cls, number: int, piece: Piece, grid: TileGrid) -> "_Place":
-        """Where a piece of a grid lies."""
-        shape = grid.shape
+    def of(cls, number: int, piece: Piece, lattice: "_Lattice") -> "_Place":
+        """Where a piece lies."""
+        raster = lattice.raster
         height, width = piece.valid.shape
         tile = piece.tile
-        read = _on_lattice(tile.read, grid)
+        read = lattice.window(tile.read)
         window = Window(read.col + piece.corner[0], read.row + piece.corner[1], width, height)
         inside = np.kron(piece.logits > 0, np.ones((height // piece.logits.shape[0],) * 2, bool))
         edges = (
             tile.read.col > 0 and window.col <= read.col and bool(inside[:, 0].any()),
             tile.read.row > 0 and window.row <= read.row and bool(inside[0].any()),
-            tile.read.right < shape[1] and window.right >= read.right and bool(inside[:, -1].any()),
-            tile.read.bottom < shape[0] and window.bottom >= read.bottom and bool(inside[-1].any()),
+            tile.read.right < raster[1]
+            and window.right >= read.right
+            and bool(inside[:, -1].any()),
+            tile.read.bottom < raster[0]
+            and window.bottom >= read.bottom
+            and bool(inside[-1].any()),
         )
-        return cls(number, piece, window, inside, read, _on_lattice(tile.core, grid), edges)
+        return cls(number, piece, window, inside, read, lattice.window(tile.core), edges)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lattice:
+    """The tile px of a scale.
+
+    Attributes:
+        start: (col, row) of the raster px where a tile starts, and so one of these.
+        scale: raster px per tile px.
+        raster: (height, width), px.
+    """
+
+    start: tuple[int, int]
+    scale: float
+    raster: tuple[int, int]
+
+    def window(self, window: Window) -> Window:
+        """The tile px that share ground with a window of raster px."""
+        (left, top), scale = self.start, self.scale
+        col, row = int((window.col - left) // scale), int((window.row - top) // scale)
+        right, bottom = -int((left - window.right) // scale), -int((top - window.bottom) // scale)
+        return Window.spanning(col, row, right, bottom)
 
 
 def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
@@ -71,30 +97,31 @@ def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
     Yields:
         A raster row and objects: all objects that come later lie below that row.
     """
-    grid = plan.scene.store.grid(scale)
+    rows = list(plan.rows(scale))
     numbers = count()
     waiting: list[_Place] = []
     links: Links = defaultdict(set)
-    for row in range(grid.rows):
-        results = [result_of(grid[row, col], plan) for col in range(grid.cols)]
+    for row, after in zip(rows, [*rows[1:], []], strict=True):
+        results = [result_of(tile, plan) for tile in row]
         found = [result.whole for result in results if result is not None]
         pieces = [piece for result in results if result is not None for piece in result.pieces]
-        new = [_Place.of(next(numbers), piece, grid) for piece in pieces]
+        first = rows[0][0].read
+        lattice = _Lattice((first.col, first.row), scale, plan.scene.frame.shape)
+        new = [_Place.of(next(numbers), piece, lattice) for piece in pieces]
         waiting += new
         _link(new, waiting, links)
-        last = row == grid.rows - 1
-        below = np.inf if last else _on_lattice(grid[row + 1, 0].read, grid).row
+        below = min((tile.read.row for tile in after), default=np.inf)
         still = []
         for group in _groups(waiting, links):
             fits = _fits(group, plan, scale)
-            if fits and any(place.read.bottom > below for place in group):
+            if fits and any(place.piece.tile.read.bottom > below for place in group):
                 still += group
             else:
                 found.append(_finish(group, plan) if fits else _cut_off(group, plan))
         waiting = sorted(still, key=lambda place: place.number)
         links = defaultdict(set, {place.number: links[place.number] for place in waiting})
-        horizon = min([below, *(place.window.row for place in waiting)]) * scale
-        yield float(grid[0, 0].read.row + horizon), Objects.joined(found)
+        tops = (first.row + place.window.row * scale for place in waiting)
+        yield min([below, *tops]), Objects.joined(found)
 
 
 def _link(new: Sequence[_Place], others: Sequence[_Place], links: Links) -> None:
@@ -159,7 +186,7 @@ def _groups(places: Sequence[_Place], links: Links) -> list[list[_Place]]:
 def _fits(group: Sequence[_Place], plan: Plan, scale: float) -> bool:
     """Whether an object is of a size that the scale answers for."""
     left, top, right, bottom = _extent(group)
-    return max(right - left, bottom - top) * scale <= plan.largest_px(scale)
+    return max(right - left, bottom - top) * scale <= plan.sizes_px(scale)[1]
 
 
 def _finish(group: Sequence[_Place], plan: Plan) -> Objects:
@@ -170,12 +197,8 @@ def _finish(group: Sequence[_Place], plan: Plan) -> Objects:
 
 
 def _cut_off(group: Sequence[_Place], plan: Plan) -> Objects:
-    """Pieces that nothing completes: dropped, unless no coarser scale can show the object whole.
-
-    Where all ground is to be covered they stand in for better ones.
-    """
-    scale = group[0].piece.tile.scale
-    if len(plan.tiers) == 1 and scale < plan.scales[-1]:
+    """Pieces that nothing completes."""
+    if not plan.keeps_cut(group[0].piece.tile.scale):
         return Objects.none()
     return Objects.joined([_outlined([place], plan, truncated=True) for place in group])
 
@@ -263,17 +286,6 @@ def _stretched(rows: Floats, k: int) -> Floats:
         rows[low.clip(0, last)] * (1 - share) + rows[(low + 1).clip(0, last)] * share
     )
     return stretched
-
-
-def _on_lattice(window: Window, grid: TileGrid) -> Window:
-    """The tile px that share ground with a window of raster px."""
-    start, scale = grid[0, 0].read, grid.scale
-    col, row = int((window.col - start.col) // scale), int((window.row - start.row) // scale)
-    right, bottom = (
-        -int((first - edge) // scale)
-        for first, edge in ((start.col, window.right), (start.row, window.bottom))
-    )
-    return Window.spanning(col, row, right, bottom)
 
 
 def _corners(window: Window) -> tuple[int, int, int, int]:

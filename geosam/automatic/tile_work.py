@@ -7,20 +7,21 @@ for `stitching` to join with those of its neighbours.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import shapely
 from shapely import MultiPolygon
 
 from geosam.automatic.candidates import CONFIDENT, Tier, click, find
-from geosam.automatic.lattice import lattice
 from geosam.automatic.objects import Arrays, Numbers, Objects, Row, load, save
+from geosam.automatic.tiling import Tiling
 from geosam.masks import Mask
 from geosam.placement import Points
 from geosam.polygons import DEFAULT_TOLERANCE, outline_cells
 from geosam.protocol import Floats
 from geosam.refining import FINEST, corner_and_cell, refine
-from geosam.scene import Scene
+from geosam.scene import EncodedTile, Scene
 from geosam.tile_masks import Cells, TileMasks
 from tiles import Tile, Window
 
@@ -34,8 +35,8 @@ class Plan:
     Attributes:
         scene: raster and features.
         scales: raster px per tile px, finest first.
-        step_px: between lattice points, tile px.
-        origin: of the lattice, see `Frame.anchor`.
+        tiling: where its tiles lie.
+        step_px: between the points of a tile, tile px.
         tiers: thresholds, strictest first; the later ones only where ground is left.
         area: of interest, raster px; None: everywhere.
         folder: for the results.
@@ -43,29 +44,43 @@ class Plan:
 
     scene: Scene
     scales: tuple[float, ...]
+    tiling: Tiling
     step_px: int
-    origin: tuple[int, int]
     tiers: tuple[Tier, ...]
     area: shapely.Geometry | None
     folder: Path
+
+    def rows(self, scale: float) -> Iterator[list[Tile]]:
+        """The tiles of a scale whose cores reach into the area, from the top down."""
+        for some in self.tiling.rows(scale):
+            tiles = list(some)
+            if self.area is not None:
+                cores = [(t.core.col, t.core.row, t.core.right, t.core.bottom) for t in tiles]
+                reached = shapely.intersects(self.area, shapely.box(*np.array(cores).T))
+                tiles = [tile for tile, near in zip(tiles, reached, strict=True) if near]
+            if tiles:
+                yield tiles
 
     def finer(self, scale: float) -> tuple[float, ...]:
         """The scales below one."""
         return tuple(other for other in self.scales if other < scale)
 
-    def largest_px(self, scale: float) -> float:
-        """Longer side, raster px, of objects that a scale answers for.
+    def sizes_px(self, scale: float) -> tuple[float, float]:
+        """Longer side, raster px, that objects of a scale are above, and have at most.
 
-        What is larger may or may not fit a tile, depending on where the tiles fall; the next
-        coarser scale sees it whole. The coarsest scale takes all.
+        The next finer scale always saw whole what is no larger than the first.
         """
-        grid = self.scene.store.grid(scale)
-        return (grid.size - grid.overlap) * scale if scale < self.scales[-1] else np.inf
-
-    def smallest_px(self, scale: float) -> float:
-        """Longer side, raster px, below which the next finer scale always saw an object whole."""
         finer = self.finer(scale)
-        return self.scene.store.grid(finer[-1]).overlap * finer[-1] if finer else 0.0
+        above = self.tiling.whole_px(finer[-1]) if finer else 0.0
+        return above, self.tiling.largest_px(scale)
+
+    def keeps_cut(self, scale: float) -> bool:
+        """Whether an object is kept of which a part is not seen at a scale.
+
+        So it is where no coarser scale can show it whole; and where all ground is to be covered,
+        where it stands in for a better one.
+        """
+        return len(self.tiers) > 1 or scale == self.scales[-1]
 
     def path(self, tile: Tile) -> Path:
         """The file of a tile's result."""
@@ -104,6 +119,9 @@ class TileResult:
     pieces: list[Piece]
 
 
+_NOTHING = TileResult(Objects.none(), [])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
     """What of a plan concerns one tile.
@@ -111,7 +129,8 @@ class Asked:
     Attributes:
         tile: in the grid.
         points: (N, 2) raster px, at which it is prompted.
-        sizes_px: longer side, raster px, that objects must be above, and may have at most.
+        sizes_px: see `Plan`.
+        cut: what becomes of an object that the tile's edge cuts.
         tiers: see `Plan`.
         scales: see `Plan`.
     """
@@ -119,6 +138,7 @@ class Asked:
     tile: Tile
     points: Points
     sizes_px: tuple[float, float]
+    cut: Literal["join", "keep", "drop"]
     tiers: tuple[Tier, ...]
     scales: tuple[float, ...]
 
@@ -126,17 +146,23 @@ class Asked:
 def ask(tile: Tile, plan: Plan) -> Asked:
     """What is asked of a tile, when the finer scales have been worked on."""
     step_px = round(plan.step_px * max(1, DENSEST / tile.scale))
-    points = lattice(tile, step_px, plan.origin, plan.area)
-    sizes_px = plan.smallest_px(tile.scale), plan.largest_px(tile.scale)
-    return Asked(tile, _unexplained(points, tile, plan), sizes_px, plan.tiers, plan.scales)
+    points = plan.tiling.points(tile, step_px, plan.area)
+    unseen: Literal["keep", "drop"] = "keep" if plan.keeps_cut(tile.scale) else "drop"
+    return Asked(
+        tile, _unexplained(points, tile, plan), plan.sizes_px(tile.scale),
+        "join" if plan.tiling.joins else unseen, plan.tiers, plan.scales,
+    )  # fmt: skip
 
 
 def work_on(scene: Scene, some: Sequence[Asked]) -> Iterator[tuple[Tile, Arrays]]:
     """Each tile, encoded if it must be, with its objects as `keep` takes them."""
     scene.ensure([asked.tile for asked in some])
-    for asked in some:
-        result = _find(scene, asked)
-        yield asked.tile, result.whole.to_arrays() | _packed(result.pieces)
+    size = scene.model.batch
+    for batch in (some[start : start + size] for start in range(0, len(some), size)):
+        encoded = iter(scene.encoded([asked.tile for asked in batch if len(asked.points)]))
+        for asked in batch:
+            result = _find(scene, asked, next(encoded)) if len(asked.points) else _NOTHING
+            yield asked.tile, result.whole.to_arrays() | _packed(result.pieces)
 
 
 def keep(tile: Tile, arrays: Arrays, plan: Plan) -> None:
@@ -154,13 +180,10 @@ def result_of(tile: Tile, plan: Plan) -> TileResult | None:
     return TileResult(Objects.from_arrays(arrays), list(_unpacked(arrays, tile)))
 
 
-def _find(scene: Scene, asked: Asked) -> TileResult:
+def _find(scene: Scene, asked: Asked, encoded: EncodedTile) -> TileResult:
     model, tile, points = scene.model, asked.tile, asked.points
-    if not len(points):
-        return TileResult(Objects.none(), [])
-    (encoded,) = scene.encoded([tile])
     if encoded.features is None:
-        return TileResult(Objects.none(), [])
+        return _NOTHING
     maker = TileMasks.on(tile, encoded, scene)
     cols, rows = ((points - (tile.read.col, tile.read.row)) // tile.scale).astype(int).T
     points = points[maker.valid[rows, cols]]
@@ -179,15 +202,17 @@ def _find(scene: Scene, asked: Asked) -> TileResult:
         if not above < side <= most:
             continue
         corner = _corner(mask, maker)
-        if mask.status == "truncated":
+        truncated = mask.status == "truncated"
+        if truncated and asked.cut == "join":
             pieces.append(_piece(mask, mask.logits, logits, maker, corner, tier))
+        if truncated and asked.cut != "keep":
             continue
         col, row = corner
         place = (tile.read.col + col * tile.scale, tile.read.row + row * tile.scale)
         shape = outline(scene, asked.scales, mask.logits, mask.valid, place, cell, tile.scale)
         if not shape.is_empty:
             quality = (mask.score, mask.stability, tier)
-            whole.append((shape, *quality, tile.scale, tile.index, False))
+            whole.append((shape, *quality, tile.scale, tile.index, truncated))
     return TileResult(Objects.of(whole), pieces)
 
 
@@ -230,9 +255,9 @@ def outline(
 def _unexplained(points: Points, tile: Tile, plan: Plan) -> Points:
     """Points that lie on no confident object of a finer scale; reads one finer tile at a time."""
     for scale in plan.finer(tile.scale):
-        for finer in plan.scene.store.grid(scale).over(tile.core):
-            result = result_of(finer, plan)
-            if result is None or not len(points):
+        for finer in plan.tiling.over(tile, scale):
+            result = result_of(finer, plan) if len(points) else None
+            if result is None:
                 continue
             known = result.whole
             sure = known.outlines[(known.scores >= CONFIDENT) & (known.tiers == 0)]

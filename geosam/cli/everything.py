@@ -50,6 +50,11 @@ from geosam.workers import connected
     "--small", is_flag=True,
     help="Find objects of 8 to 24 px too, at scale 1/4. Takes about five times as long.",
 )  # fmt: skip
+@click.option(
+    "--centred", is_flag=True,
+    help="Lay tiles round what stands out in the image instead of on a grid, and keep none. Takes "
+    "about twice as long; what is found depends neither on where tiles fall nor on the extent.",
+)  # fmt: skip
 @click.option("--regular", is_flag=True, help="Outlines with right angles, for buildings.")
 @model_options
 @click.option("--store", help="Where features are kept. Default: beside the raster.")
@@ -75,6 +80,7 @@ def everything(  # noqa: PLR0913  # one parameter an option
     *,
     coverage: bool,
     small: bool,
+    centred: bool,
     regular: bool,
 ) -> None:
     """Outline every object of SOURCE, a raster or a feature store.
@@ -100,8 +106,8 @@ def everything(  # noqa: PLR0913  # one parameter an option
     with connected(cluster) as client, ProgressLine("tile") as progress:
         batches = run.everything(
             model, source, store=store, bands=bands, scales=scales, small=small, area=area,
-            min_area_m2=min_area_m2, max_area_m2=max_area_m2, density=density, coverage=coverage,
-            regular=regular, labels=labels, client=client, progress=progress,
+            min_area_m2=min_area_m2, max_area_m2=max_area_m2, density=density, centred=centred,
+            coverage=coverage, regular=regular, labels=labels, client=client, progress=progress,
         )  # fmt: skip
         with closing(batches):  # also after an error, for what it has written so far
             deliver(batches, output, mode)

@@ -24,6 +24,7 @@ from geosam.automatic.lattice import lattice
 from geosam.automatic.objects import Objects
 from geosam.automatic.painting import best_on_top, smallest_on_top
 from geosam.automatic.tile_work import Plan, ask
+from geosam.automatic.tiling import Grids
 from geosam.cli import main
 from geosam.errors import OutputExists, PromptError
 from geosam.scene import Scene
@@ -334,7 +335,7 @@ def test_the_lattice_on_the_ground_is_no_denser_at_a_quarter_than_at_a_half(tmp_
     scene = Scene.open(FloodModel(), write_raster(tmp_path / "a.tif", scene_of()))
     asked = {}
     for scale in (0.25, 0.5, 1.0):
-        plan = Plan(scene, (scale,), 8, scene.frame.anchor, STRICT, None, tmp_path / "none")
+        plan = Plan(scene, (scale,), Grids(scene, scale), 8, STRICT, None, tmp_path / "none")
         tiles = scene.store.grid(scale)
         asked[scale] = sum(len(ask(tile, plan).points) for tile in tiles)
     assert asked[0.25] == asked[0.5] == pytest.approx(216 * 264 / 4**2, rel=0.01)

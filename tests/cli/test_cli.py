@@ -134,6 +134,10 @@ def test_centred_tiles_are_not_kept(ortho, tmp_path):
     (polygon,) = geopandas.read_file(tmp_path / "out.gpkg").geometry
     assert polygon.area == pytest.approx(np.pi * 40**2, rel=0.1)
     assert polygon.centroid.distance(shapely.Point(516_216, 5_160_860)) < 5
+    run("everything", ortho, "--centred", "--store", store, "-o", tmp_path / "all.gpkg")
+    found = geopandas.read_file(tmp_path / "all.gpkg").geometry
+    ious = found.intersection(polygon).area / found.union(polygon).area
+    assert (ious > 0.9).sum() == 1
     opened = FeatureStore.open(store)
     assert all(len(opened.missing(grid.scale)) == len(grid) for grid in opened.grids)
 

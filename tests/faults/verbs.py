@@ -58,6 +58,9 @@ VERBS = {
         ("f.zarr", "found.gpkg"),
     ),
     "everything": Verb(f"{ALL} all.gpkg", ("all.gpkg",), "f.zarr"),
+    "landmarks": Verb(
+        f"{ALL} all.gpkg --centred --labels all.tif", ("f.zarr", "all.tif", "all.gpkg")
+    ),
     "labels": Verb(f"{ALL} all.gpkg --labels all.tif", ("all.tif", "all.gpkg"), "f.zarr"),
     "coverage": Verb(
         f"{ALL} all.fgb --coverage --labels all.tif", ("all.tif", "all.fgb"), "f.zarr"

@@ -114,10 +114,11 @@ def test_segmenting_is_spread_and_gives_the_same_polygons(client, pair):
     assert model.encoded == 0
 
 
-def test_all_ground_is_shared_out_the_same_way(client, pair):
-    model = FloodModel()
+@pytest.mark.parametrize("centred", [False, True])
+def test_all_ground_is_shared_out_the_same_way(client, pair, centred):
+    model, options = FloodModel(), {"density": DENSITY, "coverage": True, "centred": centred}
     ours, theirs = (
-        pandas.concat(geosam.everything(own, path, density=DENSITY, coverage=True, client=over))
+        pandas.concat(geosam.everything(own, path, client=over, **options))
         for own, path, over in ((model, pair[0], client), (FloodModel(), pair[1], None))
     )
     assert model.encoded == 0

@@ -77,11 +77,7 @@ class Segment(EngineAlgorithm):
         self.addParameter(
             QgsProcessingParameterBoolean(MULTIMASK, tr("Three readings of each lone point"), False)
         )
-        self.addParameter(
-            QgsProcessingParameterBoolean(
-                CENTRED, tr("The same wherever the raster starts, which takes longer"), False
-            )
-        )
+        self.addParameter(_centred())
         self.add_shape()
         self.add_store()
         self.add_output()
@@ -134,6 +130,7 @@ class Everything(EngineAlgorithm):
         self.addParameter(
             QgsProcessingParameterBoolean(REGULAR, tr("Right angles, for buildings"), False)
         )
+        self.addParameter(_centred())
         self.add_store()
         self.add_output()
 
@@ -145,7 +142,8 @@ class Everything(EngineAlgorithm):
         words += ["--min-area", str(self.parameterAsDouble(parameters, "MIN_AREA", context))]
         if parameters.get(MAX_AREA) is not None:
             words += ["--max-area", str(self.parameterAsDouble(parameters, MAX_AREA, context))]
-        for name, option in ((COVERAGE, "--coverage"), (REGULAR, "--regular")):
+        options = ((COVERAGE, "--coverage"), (REGULAR, "--regular"), (CENTRED, "--centred"))
+        for name, option in options:
             if self.parameterAsBool(parameters, name, context):
                 words.append(option)
         words += self.store(parameters, context)
@@ -227,6 +225,12 @@ class Evaluate(EngineAlgorithm):
     def finish(self, said, results, feedback):
         feedback.pushInfo(said)
         return results
+
+
+def _centred():
+    """Whether tiles lie where prompts or the image say, instead of on a grid."""
+    words = tr("The same wherever the raster starts, which takes longer")
+    return QgsProcessingParameterBoolean(CENTRED, words, False)
 
 
 def _whole_file(path, layer):
