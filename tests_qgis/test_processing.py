@@ -351,7 +351,7 @@ def test_each_parameter_reaches_the_engine(tmp_path, image, provider, recorded):
         "geosam:everything",
         {
             "INPUT": image, "AREA": polygons, "MIN_AREA": 4, "MAX_AREA": 900, "COVERAGE": True,
-            "REGULAR": True, "OUTPUT": output,
+            "REGULAR": True, "CENTRED": True, "OUTPUT": output,
         },
     )  # fmt: skip
     words = recorded()
@@ -360,7 +360,7 @@ def test_each_parameter_reaches_the_engine(tmp_path, image, provider, recorded):
     assert QgsVectorLayer(area, "area", "ogr").featureCount() == 1
     assert words[7:] == [
         "--min-area", "4.0", "--max-area", "900.0", "--coverage", "--regular",
-        "--mode", "replace", "--output", output,
+        "--centred", "--mode", "replace", "--output", output,
     ]  # fmt: skip
 
     processing.run("geosam:vectorize", {"INPUT": image, "SIMPLIFY": 0.5, "OUTPUT": output})
