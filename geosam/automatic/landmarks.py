@@ -136,8 +136,11 @@ def bright_spots(scene: CentredScene, radius_px: int, progress: Progress | None 
             progress(0, len(corners))
         if not chip.valid.any():
             continue
-        grey = np.where(chip.valid, scene.recipe.stretch(chip).astype(np.int64).sum(0), 0)
-        strength = brightness(grey, chip.valid)
+        light = scene.recipe.stretch(chip).astype(np.int64).sum(0) + 1
+        ours = np.zeros(seen.shape, bool)
+        common = seen & Window(0, 0, width, height) or block
+        ours[common.slices(seen)] = True
+        strength = np.where(chip.valid, brightness(light * chip.valid, ours), 0)
         highest = ndimage.maximum_filter(strength, 2 * radius_px + 1, mode="constant", cval=LOWEST)
         inside = block.slices(seen)
         top = (strength > 0) & (strength == highest)
@@ -150,15 +153,18 @@ def bright_spots(scene: CentredScene, radius_px: int, progress: Progress | None 
     return places[np.lexsort((*places.T, -strength))]
 
 
-def brightness(grey: Places, valid: npt.NDArray[np.bool_]) -> Places:
+def brightness(light: Places, ours: npt.NDArray[np.bool_]) -> Places:
     """How much brighter the mean of a small square is than that of a larger one, (H, W).
 
-    In whole numbers, so that it is the same to the last bit wherever a pixel lies; only valid
-    pixels count, so that nodata has no bright rim.
+    In whole numbers, so that it is the same to the last bit wherever a pixel lies.
+
+    Args:
+        light: (H, W), 0 where there is no data.
+        ours: (H, W), the pixels of the raster; others do not count, so that it has no bright rim.
     """
-    small, around = (_sums(grey * valid, half) for half in (SPOT_PX, AROUND_PX))
-    few, many = (_sums(valid.astype(np.int64), half) for half in (SPOT_PX, AROUND_PX))
-    return np.where(valid, small * many - around * few, 0)
+    small, around = (_sums(light * ours, half) for half in (SPOT_PX, AROUND_PX))
+    few, many = (_sums(ours.astype(np.int64), half) for half in (SPOT_PX, AROUND_PX))
+    return small * many - around * few
 
 
 def apart(places: Places, distance_px: float) -> Places:

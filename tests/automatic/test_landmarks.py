@@ -47,15 +47,15 @@ def centred_scene(path):
     st.integers(0, 16),
     st.integers(0, 14),
 )
-def test_brightness_compares_the_means_of_what_is_valid(grey, valid, row, col):
+def test_brightness_compares_the_means_of_what_is_ours(light, ours, row, col):
     means = []
     for half in (SPOT_PX, AROUND_PX):
         part = np.s_[max(row - half, 0) : row + half + 1, max(col - half, 0) : col + half + 1]
-        own = grey[part][valid[part]]
+        own = light[part][ours[part]]
         means.append((own.mean(), len(own)) if len(own) else (0.0, 0))
     (small, few), (around, many) = means
-    expected = (small - around) * few * many if valid[row, col] else 0
-    assert brightness(grey, valid)[row, col] == pytest.approx(expected, abs=1e-6)
+    expected = (small - around) * few * many
+    assert brightness(light, ours)[row, col] == pytest.approx(expected, abs=1e-6)
 
 
 @given(arrays(np.int64, st.tuples(st.integers(1, 60), st.just(2)), elements=st.integers(0, 99)))
@@ -73,7 +73,7 @@ def test_places_taken_lie_apart_and_leave_none_far_away(places):
 def test_bright_spots_are_the_same_whatever_blocks_are_read(tmp_path, monkeypatch):
     scene = centred_scene(write_raster(tmp_path / "a.tif", GRAINY))
     spots = bright_spots(scene, 8)
-    strength = brightness(GRAINY.astype(np.int64).sum(0), np.ones(GRAINY.shape[1:], bool))
+    strength = brightness(GRAINY.astype(np.int64).sum(0) + 1, np.ones(GRAINY.shape[1:], bool))
     for col, row in spots:
         around = strength[max(row - 8, 0) : row + 9, max(col - 8, 0) : col + 9]
         assert strength[row, col] == around.max() > 0
@@ -84,10 +84,18 @@ def test_bright_spots_are_the_same_whatever_blocks_are_read(tmp_path, monkeypatc
 
 
 def test_where_nothing_stands_out_the_middle_does(tmp_path):
-    image = np.full((60, 81), 90, np.uint8)
-    image[:, :30] = 0
-    scene = centred_scene(write_raster(tmp_path / "a.tif", image, nodata=0))
+    scene = centred_scene(write_raster(tmp_path / "a.tif", np.full((60, 81), 90, np.uint8)))
     assert bright_spots(scene, 8).tolist() == [[40, 30]]
+
+
+def test_ground_stands_out_from_nodata_however_dark_it_is(tmp_path):
+    image = np.full((200, 300), 255, np.uint8)
+    for row, col in ((20, 30), (120, 250), (150, 90)):
+        image[row : row + 12, col : col + 9] = 0
+    scene = centred_scene(write_raster(tmp_path / "a.tif", image, nodata=255))
+    spots = bright_spots(scene, 32)
+    assert (image[tuple(spots.T[::-1])] == 0).all()
+    assert len({(row // 100, col // 100) for col, row in spots.tolist()}) == 3
 
 
 def test_every_object_comes_out_whole_and_once(tmp_path):
