@@ -10,7 +10,7 @@ from geosam.model.focus import Focus, gather
 from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam import PackedEncoder, Sam, unpack
-from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
+from geosam.protocol import Features, Floats, TilePrompt
 
 UNSEEN = -20.0  # logit of what lies outside a prompt's focus
 
@@ -21,23 +21,10 @@ class SamModel(Loaded):
     def __init__(self, network: Sam, name: str, engine: Engine = CPU) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False).to(engine.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub
-        self.engine = engine
-        self.id = name + engine.suffix
-        self.encoder = engine.encoder(
-            PackedEncoder(network.image_encoder), self.id, network.config.size
-        )
-        self.precision: Precision = engine.precision
-        self.device, self.batch = str(engine.device), engine.images
         config = network.config
-        self.size = config.size
-        self.logits_size = config.logits_size
-        self.feature_shape = (config.packed_channels, config.grid, config.grid)
+        encoder = PackedEncoder(network.image_encoder)
+        super().__init__(encoder, config.packed_channels, config, name, engine)
         self.chunk = engine.prompts(config.grid**2 * config.width * torch.float32.itemsize)
-
-    @torch.inference_mode()
-    def encode(self, images: Images) -> Features:
-        """Images (B, 3, S, S) -> features (B, packed_channels, S/16, S/16)."""
-        return self.engine.in_batches(lambda some: self.encoder(some).half(), images, self.batch)
 
     @torch.inference_mode()
     def decode(

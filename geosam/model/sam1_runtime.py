@@ -9,7 +9,7 @@ from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, by_image, stack
 from geosam.model.sam1 import Looked, Sam1, TileEncoder
-from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
+from geosam.protocol import Features, Floats, TilePrompt
 
 UNDRAWN = -20.0  # logit of all cells of a mask that was not drawn
 
@@ -24,26 +24,11 @@ class Sam1Model(Loaded):
     """
 
     def __init__(self, network: Sam1, name: str, engine: Engine = CPU) -> None:
-        self.network = network.eval().requires_grad_(requires_grad=False)
-        self.network.to(engine.device)
-        self.engine = engine
-        self.id = name + engine.suffix
-        self.encoder = engine.encoder(
-            TileEncoder(network.image_encoder), self.id, network.config.size
-        )
-        self.network.cells_in(engine.dtype)
-        self.precision: Precision = engine.precision
-        self.device, self.batch = str(engine.device), engine.images
+        self.network = network.eval().requires_grad_(requires_grad=False).to(engine.device)
         config = network.config
-        self.size = config.size
-        self.logits_size = config.logits_size
-        self.feature_shape = (config.width, config.grid, config.grid)
+        super().__init__(TileEncoder(network.image_encoder), config.width, config, name, engine)
+        self.network.cells_in(engine.dtype)
         self.chunk = engine.prompts(config.grid**2 * config.width * engine.dtype.itemsize)
-
-    @torch.inference_mode()
-    def encode(self, images: Images) -> Features:
-        """Images (B, 3, S, S) -> features (B, C, S/16, S/16)."""
-        return self.engine.in_batches(lambda some: self.encoder(some).half(), images, self.batch)
 
     @torch.inference_mode()
     def decode(

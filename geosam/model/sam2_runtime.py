@@ -13,7 +13,7 @@ from geosam.model.sam import unpack
 from geosam.model.sam1 import Looked
 from geosam.model.sam1_runtime import UNDRAWN
 from geosam.model.sam2 import PackedEncoder, Sam2
-from geosam.protocol import Features, Floats, Images, Precision, TilePrompt
+from geosam.protocol import Features, Floats, TilePrompt
 
 MOST = 32.0  # logits beyond are cut off, as the reference does before it returns them
 
@@ -26,33 +26,15 @@ class Sam2Model(Loaded):
     """
 
     def __init__(self, network: Sam2, name: str, engine: Engine = CPU) -> None:
-        self.network = network.eval().requires_grad_(requires_grad=False)
-        self.network.to(engine.device)
-        self.engine = engine
-        self.id = name + engine.suffix
-        self.encoder = engine.encoder(
-            PackedEncoder(network.image_encoder), self.id, network.config.size
-        )
-        self.network.cells_in(engine.dtype)
-        self.precision: Precision = engine.precision
-        self.device, self.batch = str(engine.device), engine.images
+        self.network = network.eval().requires_grad_(requires_grad=False).to(engine.device)
         config = network.config
-        self.size = config.size
-        self.logits_size = config.logits_size
-        self.feature_shape = (config.packed_channels, config.grid, config.grid)
+        encoder = PackedEncoder(network.image_encoder)
+        super().__init__(encoder, config.packed_channels, config, name, engine)
+        self.network.cells_in(engine.dtype)
         self.chunk = engine.prompts(config.grid**2 * config.width * engine.dtype.itemsize)
 
-    @torch.inference_mode()
-    def encode(self, images: Images) -> Features:
-        """Images (B, 3, S, S) -> features (B, packed_channels, S/16, S/16).
-
-        Raises:
-            ModelError: features are too large for half precision.
-        """
-        return self.engine.in_batches(self._packed, images, self.batch)
-
-    def _packed(self, images: torch.Tensor) -> torch.Tensor:
-        packed: torch.Tensor = self.encoder(images).half()
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        packed = super()._features(images)
         if not packed.isfinite().all():
             raise ModelError(
                 f"Model {self.id!r}: features beyond the range of half precision (expected at "
