@@ -12,8 +12,9 @@ embedding, relative to its spread; IoU is that of the
 masks with the first engine's, each decoded from its own embedding: median / 5th percentile. Random
 weights give masks like noise, whose IoU suffers most.
 
-The line after the engines is none: it is how long the encoder's products would take at the speed of
-one large matrix product, measured in turn with the engines. The last lines say what a prompt costs
+The lines after the engines are none: they say how long the encoder's products would take at the
+speed of one large matrix product of torch, measured in turn with the engines; bf16 where the CPU
+has it. The last lines say what a prompt costs
 in torch when there are more of them on one embedding, asked 64 at a time, as geosam does.
 
 hiera-tiny needs Meta's package:
@@ -180,6 +181,12 @@ class Times:
         self.wall.append((time.perf_counter() - wall) / done)
         return result
 
+    def scaled(self, share: float) -> "Times":
+        """What a part of the work would have taken, or more of it."""
+        times = Times()
+        times.cpu, times.wall = ([share * t for t in own] for own in (self.cpu, self.wall))
+        return times
+
     def beside(self, first: "Times") -> str:
         cpu, wall = median(self.cpu), median(self.wall)
         ratios = median(first.cpu) / cpu, median(first.wall) / wall
@@ -225,11 +232,13 @@ def measure(model: str, arguments: argparse.Namespace) -> None:
     places = np.random.default_rng(0).uniform(0, size, (arguments.prompts, 1, 2))
     clicks = [TilePrompt(xy.astype(np.float32), np.ones(1, np.int64)) for xy in places]
     encoding, decoding = ({name: Times() for name in runners} for _ in range(2))
-    features, masks, products = {}, {}, Times()
+    features, masks = {}, {}
+    products = {"fp32": Times(), "bf16": Times()}
     for _ in range(arguments.rounds):
         for name, runner in runners.items():
             features[name] = encoding[name].of(partial(runner.encode, tile), turn_s=TURN_S)
-        flops = products.of(product, turn_s=TURN_S)
+        for precision in products:
+            products[precision].of(partial(product, precision), turn_s=TURN_S)
         for name, runner in runners.items():
             work = partial(runner.decode, features[name], clicks)
             masks[name] = decoding[name].of(work, len(clicks))[0] > 0
@@ -247,15 +256,20 @@ def measure(model: str, arguments: argparse.Namespace) -> None:
             f"{np.median(iou):9.4f} /{np.percentile(iou, 5):7.4f}",
             flush=True,
         )
-    with FlopCounterMode(display=False) as counter:
-        ENGINES[model]["torch", "fp32"]().encode(tile)
-    share = counter.get_total_flops() / flops
-    least = Times()
-    least.cpu, least.wall = [share * t for t in products.cpu], [share * t for t in products.wall]
-    print(f"{model:11}{'(products alone, fp32)':24}{least.beside(encoding[first])}")
+    tell_products(model, tile, products, encoding[first])
     for name in [name for name in runners if name[0] == "torch"]:
         costs = (cost_among(count, runners[name], features[name], size) for count in COUNTS)
         print(f"{model:11}{' '.join(name):24}" + ";  ".join(costs), flush=True)
+
+
+def tell_products(model: str, tile: np.ndarray, products: dict[str, Times], first: Times) -> None:
+    """The rows of what an encoder's products alone would take."""
+    with FlopCounterMode(display=False) as counter:
+        ENGINES[model]["torch", "fp32"]().encode(tile)
+    for precision, times in products.items():
+        least = times.scaled(counter.get_total_flops() / product(precision))
+        name = f"(products alone, {precision})"
+        print(f"{model:11}{name:24}{least.beside(first)}")
 
 
 def cost_among(count: int, runner: Runner, features: Any, size: int) -> str:
@@ -276,9 +290,10 @@ def cost_among(count: int, runner: Runner, features: Any, size: int) -> str:
     return f"{count}: {1000 * median(times.cpu) / count:.1f} ms, {peak:.0f} MB"
 
 
-def product() -> float:
+def product(precision: str) -> float:
     """The floating point operations of one large matrix product, which is made."""
-    a, b = torch.ones(4096, 768), torch.ones(3072, 768)
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    a, b = torch.ones(4096, 768, dtype=kind), torch.ones(3072, 768, dtype=kind)
     for _ in range(10):
         torch.nn.functional.linear(a, b)
     return 10 * 2.0 * a.numel() * len(b)

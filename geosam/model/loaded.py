@@ -18,11 +18,10 @@ from geosam.protocol import Features, Images, Precision
 class Loaded:
     """A network of which only the decoding is left to say.
 
-    Attributes:
+    Attributes beside those of `geosam.protocol.Model`:
         engine: that runs it.
         encoder: images (B, 3, S, S), uint8 -> features (B, C, S/16, S/16).
         load: how it was loaded; None if it was made otherwise.
-        others: see `geosam.protocol.Model`.
     """
 
     load: "Callable[[], Loaded] | None" = None
