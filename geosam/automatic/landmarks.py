@@ -8,7 +8,9 @@ Sources: bright spots by a difference of means, after Bay et al. 2008, SURF; cho
 first, each suppressing its neighbours, as in non-maximum suppression.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -41,17 +43,23 @@ class Landmarks:
     joins = False
 
     def __init__(
-        self, scene: CentredScene, scales: Sequence[float], progress: Progress | None
+        self,
+        scene: CentredScene,
+        scales: Sequence[float],
+        area: shapely.Geometry | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Looks through the raster when tiles are first wanted.
 
         Args:
             scene: where.
             scales: raster px per tile px, finest first.
+            area: raster px; tiles are wanted in and near it. None: everywhere.
             progress: called with (0, blocks) at each block that is looked through.
         """
         self._scene = scene
         self._scales = scales
+        self._area = area
         self._progress = progress
         self._trees: dict[float, KDTree] = {}
 
@@ -104,30 +112,55 @@ class Landmarks:
     def _tree(self, scale: float) -> KDTree:
         """The landmarks of a scale, in the order of their rows."""
         if not self._trees:
-            spots = bright_spots(
-                self._scene, round(self.whole_px(self._scales[0])) // 4, self._progress
-            )
+            radius_px = round(self.whole_px(self._scales[0])) // 4
+            spots = bright_spots(self._scene, radius_px, self._ground(), self._progress)
             for own in self._scales:
                 places = apart(spots, self.whole_px(own))
                 self._trees[own] = KDTree(places[np.lexsort(places.T)])
         return self._trees[scale]
 
+    def _ground(self) -> Window:
+        """The part of the raster whose landmarks can matter: two tiles beyond the area."""
+        height, width = self._scene.frame.shape
+        whole = Window(0, 0, width, height)
+        if self._area is None:
+            return whole
+        margin = math.ceil(2 * self._scene.model.size * self._scales[-1])
+        left, top, right, bottom = shapely.bounds(self._area).tolist()
+        near = Window.spanning(
+            math.floor(left) - margin, math.floor(top) - margin,
+            math.ceil(right) + margin, math.ceil(bottom) + margin,
+        )  # fmt: skip
+        return near & whole or whole
 
-def bright_spots(scene: CentredScene, radius_px: int, progress: Progress | None = None) -> Places:
+
+def bright_spots(
+    scene: CentredScene, radius_px: int, ground: Window, progress: Progress | None = None
+) -> Places:
     """Pixels that stand out more than all others within some px of them, the strongest first.
 
-    Where nothing stands out there is one in the middle of the raster.
+    Where nothing stands out there is one in the middle.
+
+    Args:
+        scene: whose raster is looked through.
+        radius_px: how far a pixel must outshine the others.
+        ground: the part of the raster from which they come.
+        progress: see `Landmarks`.
 
     Raises:
         RasterError, StoreIncomplete: see `Scene.readable`.
     """
     height, width = scene.frame.shape
     found, strengths = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
-    corners = [(c, r) for r in range(0, height, BLOCK_PX) for c in range(0, width, BLOCK_PX)]
+    lefts, tops = (
+        range(start, stop, BLOCK_PX)
+        for start, stop in ((ground.col, ground.right), (ground.row, ground.bottom))
+    )
+    corners = list(product(lefts, tops))
     margin = radius_px + AROUND_PX
     raster = scene.readable("its landmarks")
     for col, row in corners:
-        block = Window.spanning(col, row, min(col + BLOCK_PX, width), min(row + BLOCK_PX, height))
+        block = Window(col, row, BLOCK_PX, BLOCK_PX) & ground or ground
         seen = Window.spanning(
             block.col - margin, block.row - margin, block.right + margin, block.bottom + margin
         )
@@ -149,7 +182,8 @@ def bright_spots(scene: CentredScene, radius_px: int, progress: Progress | None 
         strengths.append(strength[inside][rows, cols])
     places, strength = np.concatenate(found), np.concatenate(strengths)
     if not len(places):
-        return np.array([[width // 2, height // 2]], np.int64)
+        middle = (ground.col + ground.right) // 2, (ground.row + ground.bottom) // 2
+        return np.array([middle], np.int64)
     return places[np.lexsort((*places.T, -strength))]
 
 

@@ -1,7 +1,7 @@
-"""Where a tile is prompted: points of one lattice a scale, anchored on the ground.
+"""Where a tile is prompted: the points of a lattice in its core.
 
-The lattice starts where the CRS starts, not where the raster does: a clip of a raster is prompted
-at the same places as the whole. Each point belongs to the one tile whose core holds it.
+The lattice starts where the CRS starts, or at a landmark, but not where the raster does: a clip of
+a raster is prompted at the same places as the whole.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def lattice(
     Args:
         tile: in whose core.
         step_px: between points, tile px.
-        origin: see `Frame.anchor`.
+        origin: (col, row) of a raster px where the lattice starts.
         area: raster px; only points in it count. None: everywhere.
     """
     step = step_px * tile.scale

@@ -141,7 +141,8 @@ def everything(  # noqa: PLR0913  # each is a thing people set
             the smallest one where objects overlap, 0 for none.
         client: of a dask cluster, over whose workers the tiles are spread, see `encode`.
         progress: called with (done, total) tiles, and blocks of the label raster; with the same
-            number again for each tile that is encoded here. What it raises ends the run.
+            number again for each tile that is encoded here; before, with (0, total) blocks in which
+            landmarks are looked for. What it raises ends the run.
 
     Yields:
         Polygons in the raster's CRS with id (1, 2, ...), status ("ok", or "truncated" where the
@@ -178,13 +179,15 @@ def everything(  # noqa: PLR0913  # each is a thing people set
     if small:
         scales = [FINEST_SCALE, *scales]
     chosen = check_scales(scene, scales)
-    tiling: Tiling = Grids(scene, chosen[-1])
+    shape = None if area is None else _on_raster(area, scene)
+    tiling: Tiling
     if centred:
         if asked is None:  # so that a tile round any place on the raster holds all of it
             chosen = (*chosen, 2 * chosen[-1])
-        scene = middled = CentredScene.of(scene)
-        tiling = Landmarks(middled, chosen, progress)
-    shape = None if area is None else _on_raster(area, scene)
+        own = CentredScene.of(scene)
+        scene, tiling = own, Landmarks(own, chosen, shape, progress)
+    else:
+        tiling = Grids(scene, chosen[-1])
     tiers = RELAXED if coverage else STRICT
     key = _key(scene, chosen, density, coverage, shape)
     plan = Plan(

@@ -32,13 +32,18 @@ from tests.automatic.test_everything import (
     scene_of,
 )
 from tests.fakes import NORTH_UP, FloodModel, write_raster
-from tiles import StoreIncomplete
+from tiles import StoreIncomplete, Window
 
 GRAINY = np.random.default_rng(0).integers(0, 256, (3, 90, 110), np.uint8)
 
 
 def centred_scene(path):
     return CentredScene.of(Scene.open(FloodModel(), path))
+
+
+def spots_of(scene, radius_px):
+    height, width = scene.frame.shape
+    return bright_spots(scene, radius_px, Window(0, 0, width, height))
 
 
 @given(
@@ -72,7 +77,7 @@ def test_places_taken_lie_apart_and_leave_none_far_away(places):
 
 def test_bright_spots_are_the_same_whatever_blocks_are_read(tmp_path, monkeypatch):
     scene = centred_scene(write_raster(tmp_path / "a.tif", GRAINY))
-    spots = bright_spots(scene, 8)
+    spots = spots_of(scene, 8)
     strength = brightness(GRAINY.astype(np.int64).sum(0) + 1, np.ones(GRAINY.shape[1:], bool))
     for col, row in spots:
         around = strength[max(row - 8, 0) : row + 9, max(col - 8, 0) : col + 9]
@@ -80,12 +85,15 @@ def test_bright_spots_are_the_same_whatever_blocks_are_read(tmp_path, monkeypatc
     assert (np.diff([strength[row, col] for col, row in spots]) <= 0).all()
     assert len(spots) >= 15
     monkeypatch.setattr(landmarks, "BLOCK_PX", 32)
-    assert bright_spots(scene, 8).tolist() == spots.tolist()
+    assert spots_of(scene, 8).tolist() == spots.tolist()
+    part = bright_spots(scene, 8, Window(20, 10, 50, 70))
+    inside = ((spots >= (20, 10)) & (spots < (70, 80))).all(1)
+    assert part.tolist() == spots[inside].tolist()
 
 
 def test_where_nothing_stands_out_the_middle_does(tmp_path):
     scene = centred_scene(write_raster(tmp_path / "a.tif", np.full((60, 81), 90, np.uint8)))
-    assert bright_spots(scene, 8).tolist() == [[40, 30]]
+    assert spots_of(scene, 8).tolist() == [[40, 30]]
 
 
 def test_ground_stands_out_from_nodata_however_dark_it_is(tmp_path):
@@ -93,7 +101,7 @@ def test_ground_stands_out_from_nodata_however_dark_it_is(tmp_path):
     for row, col in ((20, 30), (120, 250), (150, 90)):
         image[row : row + 12, col : col + 9] = 0
     scene = centred_scene(write_raster(tmp_path / "a.tif", image, nodata=255))
-    spots = bright_spots(scene, 32)
+    spots = spots_of(scene, 32)
     assert (image[tuple(spots.T[::-1])] == 0).all()
     assert len({(row // 100, col // 100) for col, row in spots.tolist()}) == 3
 
@@ -189,6 +197,23 @@ def test_an_area_of_interest(tmp_path):
     assert burn(one, path)[60, 48]
 
 
+def test_far_from_an_area_of_interest_nothing_is_looked_through(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", scene_of(((600, 60, 15), (40, 40, 12)), (640, 600)))
+    monkeypatch.setattr(landmarks, "BLOCK_PX", 100)
+    area = geopandas.GeoDataFrame(
+        geometry=[shapely.Point(NORTH_UP @ (60.0, 600.0)).buffer(8)], crs="EPSG:32633"
+    )
+    told = []
+    found = run(path, centred=True, area=area, scales=[1], progress=lambda *now: told.append(now))
+    assert told[0] == (0, 4 * 4)  # of 7 x 6 blocks: those within 264 px of the middle
+    whole = run(path, centred=True, scales=[1])
+    (one,), (two,) = (
+        some[(some.area < 5000) & some.intersects(area.geometry[0])].geometry
+        for some in (found, whole)
+    )
+    assert one.equals(two)
+
+
 def test_coverage_shares_out_the_ground(tmp_path):
     path = write_raster(tmp_path / "a.tif", scene_of())
     polygons = run(path, centred=True, coverage=True)
@@ -198,7 +223,7 @@ def test_coverage_shares_out_the_ground(tmp_path):
 
 def test_each_place_is_asked_in_the_tile_whose_middle_is_nearest(tmp_path):
     scene = centred_scene(write_raster(tmp_path / "a.tif", GRAINY))
-    tiling = Landmarks(scene, (0.25, 1.0), None)
+    tiling = Landmarks(scene, (0.25, 1.0))
     tiles = [tile for some in tiling.rows(0.25) for tile in some]
     middles = np.array([tile.index[::-1] for tile in tiles])
     asked = []
