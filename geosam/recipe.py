@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,15 +57,35 @@ class Stretch:
 
     def __call__(self, chip: Chip) -> Images:
         """The chip, read with these bands, as an image (3, H, W); `FILL` where it has no data."""
-        if chip.data.dtype == np.uint8:
-            image: Images = chip.data.astype(np.uint8)  # a copy
+        data, bands = chip.data, list(zip(self.low, self.high, strict=True))
+        image: Images
+        if data.dtype == np.uint8:
+            image = data.astype(np.uint8)  # a copy
+        elif data.dtype in (np.uint16, np.int16):
+            tables = (_table(low, high, data.dtype.name) for low, high in bands)
+            looked_up = zip(tables, data.view(np.uint16), strict=True)
+            image = np.stack([table[plane] for table, plane in looked_up])
         else:
-            low, high = (np.array(v)[:, None, None] for v in (self.low, self.high))
-            with np.errstate(invalid="ignore", over="ignore"):
-                unit = (chip.data.astype(np.float64) - low) / (high - low)
-            image = np.rint(np.nan_to_num(unit, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
+            planes = zip(data, bands, strict=True)
+            image = np.stack([_grey(plane, *ends) for plane, ends in planes])
         image[:, ~chip.valid] = np.array(FILL, np.uint8)[:, None]
         return image
+
+
+def _grey(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Grey levels between two values; 0 where there is none."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        unit = (values.astype(np.float64) - low) / (high - low)
+    levels: npt.NDArray[np.uint8] = np.rint(np.nan_to_num(unit, nan=0.0).clip(0, 1) * 255).astype(
+        np.uint8
+    )
+    return levels
+
+
+@lru_cache(maxsize=16)
+def _table(low: float, high: float, kind: str) -> npt.NDArray[np.uint8]:
+    """The grey level of each value of 16 bits, by its bits as an unsigned number."""
+    return _grey(np.arange(2**16, dtype=np.uint16).view(kind), low, high)
 
 
 @dataclass(frozen=True, slots=True)

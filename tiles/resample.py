@@ -4,6 +4,8 @@ Both ways work pixel by pixel in a fixed order, so a result never depends, to th
 what else was asked for in the same call.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,8 @@ Pixels = npt.NDArray[np.number]
 Mask = npt.NDArray[np.bool_]
 Plane = npt.NDArray[np.float64]
 
+
+FEW = 8  # px along a block's side that are added up faster by strides than one after the other
 
 Lead = tuple[int, int]
 """Rows and columns that the first block of a chip lacks, because it starts before the chip does."""
@@ -29,29 +33,23 @@ def block_mean(data: Pixels, valid: Mask, factor: int, lead: Lead = (0, 0)) -> t
         Means (C, ceil((H + lead) / factor), ceil((W + lead) / factor)), and where at least half of
         a block's pixels are valid. The mean of a block without a valid pixel is 0.
     """
-    count = _block_sum(valid.astype(np.float64), factor, lead)
-    inside = np.outer(
-        *(
-            _block_lengths(length, factor, lack)
-            for length, lack in zip(valid.shape, lead, strict=True)
-        )
-    )
+    full = _block_sizes(valid.shape, factor, lead)
+    seen = valid.all()
+    count = full if seen else _block_sum(valid, factor, lead)
     means = np.empty((len(data), *count.shape), data.dtype)
     for plane, mean in zip(data, means, strict=True):
-        total = _block_sum(np.where(valid, plane, 0).astype(np.float64), factor, lead)
+        total = _block_sum(
+            plane if seen else np.where(valid, plane, plane.dtype.type(0)), factor, lead
+        )
         _store(total / np.maximum(count, 1), mean)
-    return means, 2 * count >= inside
+    return means, 2 * count >= full
 
 
 def block_all(valid: Mask, factor: int, lead: Lead = (0, 0)) -> Mask:
     """Where every pixel of a block of factor x factor is valid; (H, W) as for `block_mean`."""
-    rows, cols = (
-        _block_starts(length, factor, lack) for length, lack in zip(valid.shape, lead, strict=True)
-    )
-    whole: Mask = np.logical_and.reduceat(
-        np.logical_and.reduceat(valid, rows, axis=0), cols, axis=1
-    )
-    return whole
+    full = _block_sizes(valid.shape, factor, lead)
+    whole: Mask = np.ones(full.shape, bool)
+    return whole if valid.all() else _block_sum(valid, factor, lead) == full
 
 
 def enlarge(data: Pixels, valid: Mask, factor: int) -> tuple[Pixels, Mask]:
@@ -78,25 +76,36 @@ def _store(values: Plane, out: npt.NDArray[np.number]) -> None:
     out[...] = np.rint(values) if np.issubdtype(out.dtype, np.integer) else values
 
 
-def _block_starts(length: int, factor: int, lack: int) -> npt.NDArray[np.int64]:
-    """The first of `length` pixels in each block, of which the first one lacks some."""
-    return np.arange(-lack, length, factor).clip(0)
+def _block_sizes(shape: tuple[int, ...], factor: int, lead: Lead) -> npt.NDArray[np.int64]:
+    """How many pixels of a chip (H, W) each block holds."""
+    firsts = (np.arange(-lack, length, factor) for length, lack in zip(shape, lead, strict=True))
+    rows, cols = (
+        np.diff(first.clip(0), append=length) for first, length in zip(firsts, shape, strict=True)
+    )
+    return np.outer(rows, cols)
 
 
-def _block_lengths(length: int, factor: int, lack: int) -> npt.NDArray[np.int64]:
-    """How many of `length` pixels fall in each block."""
-    return np.diff(_block_starts(length, factor, lack), append=length)
-
-
-def _block_sum(plane: Plane, factor: int, lead: Lead) -> Plane:
-    height, width = np.add(plane.shape, lead)
-    top, left = lead
-    padded = np.pad(plane, ((top, -height % factor), (left, -width % factor)))
-    rows = _sum([padded[step::factor] for step in range(factor)])
+def _block_sum(plane: npt.NDArray[Any], factor: int, lead: Lead) -> npt.NDArray[Any]:
+    """Sums of the blocks of a plane (H, W); of integers of up to 32 bits exact ones, and soon."""
+    (height, width), (top, left) = np.add(plane.shape, lead), lead
+    below, right = -height % factor, -width % factor
+    if top or left or below or right:
+        plane = np.pad(plane, ((top, below), (left, right)))
+    whole = plane.dtype.kind in "bui" and plane.dtype.itemsize <= 4
+    if not whole:
+        plane = plane.astype(np.float64, copy=False)
+        rows = _sum([plane[step::factor] for step in range(factor)])
+        return _sum([rows[:, step::factor] for step in range(factor)])
+    high, wide = plane.shape[0] // factor, plane.shape[1] // factor
+    rows = np.add.reduce(plane.reshape(high, factor, -1), axis=1, dtype=np.int64)  # (h, W)
+    if factor > FEW:
+        rows = rows.reshape(high, wide, factor)
+        blocks: npt.NDArray[np.int64] = np.add.reduce(rows, axis=2)  # (h, w)
+        return blocks
     return _sum([rows[:, step::factor] for step in range(factor)])
 
 
-def _sum(parts: list[Plane]) -> Plane:
+def _sum(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Sum arrays one after the other, in this order."""
     total = parts[0].copy()
     for part in parts[1:]:

@@ -360,7 +360,7 @@ class FeatureStore:
         if features.shape != self.feature_shape:
             raise ValueError(f"{tile}: features {features.shape} (expected {self.feature_shape}).")
         with np.errstate(over="ignore"):
-            half = features.astype(np.float16)
+            half = features.astype(np.float16, copy=False)
         if not np.isfinite(half).all():
             raise ValueError(f"{tile}: a feature is not finite as float16 (expected all to be).")
         return half

@@ -5,12 +5,14 @@ from hypothesis.extra import numpy as hnp
 
 from tiles.resample import block_all, block_mean, enlarge
 
-chips = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
-    lambda shape: st.tuples(
-        hnp.arrays(np.int16, (2, *shape)),
-        hnp.arrays(bool, shape),
+kinds = st.sampled_from([np.uint8, np.int16, np.uint16, np.int32])
+chips = st.tuples(st.integers(1, 9), st.integers(1, 9), kinds).flatmap(
+    lambda drawn: st.tuples(
+        hnp.arrays(drawn[2], (2, *drawn[:2])),
+        hnp.arrays(bool, drawn[:2]) | st.just(np.ones(drawn[:2], bool)),
     )
 )
+factors = st.integers(1, 10)
 
 
 def test_a_block_is_the_mean_of_its_valid_pixels():
@@ -33,7 +35,7 @@ def test_nan_and_nodata_take_no_part():
     assert means.tolist() == [[[3.0]]] and kept.all()
 
 
-@given(chips, st.integers(1, 4))
+@given(chips, factors)
 def test_block_means_agree_with_a_plain_loop(chip, factor):
     data, valid = chip
     means, kept = block_mean(data, valid, factor)
@@ -47,7 +49,7 @@ def test_block_means_agree_with_a_plain_loop(chip, factor):
             assert means[:, row, col].tolist() == np.rint(pixels.mean(axis=1)).tolist()
 
 
-@given(chips, st.integers(1, 4), st.integers(0, 3), st.integers(0, 3))
+@given(chips, factors, st.integers(0, 9), st.integers(0, 9))
 def test_blocks_that_start_before_the_chip_are_those_of_a_padded_chip(chip, factor, top, left):
     data, valid = chip
     lead = (top % factor, left % factor)
@@ -61,6 +63,14 @@ def test_blocks_that_start_before_the_chip_are_those_of_a_padded_chip(chip, fact
     for row, col in np.ndindex(kept.shape):
         block = np.s_[row * factor : (row + 1) * factor, col * factor : (col + 1) * factor]
         assert kept[row, col] == (2 * padded[1][block].sum() >= inside[block].sum())
+
+
+@given(hnp.arrays(np.float32, (1, 7, 9), elements=st.floats(-1e6, 1e6, width=32)), factors)
+def test_block_means_of_fractions_agree_with_a_plain_loop(data, factor):
+    means, _ = block_mean(data, np.ones((7, 9), bool), factor)
+    for row, col in np.ndindex(means.shape[1:]):
+        block = np.s_[row * factor : (row + 1) * factor, col * factor : (col + 1) * factor]
+        assert np.isclose(means[0, row, col], data[0][block].mean(dtype=float), rtol=1e-5, atol=0.1)
 
 
 def margins(data, valid):
@@ -82,7 +92,9 @@ def test_enlarging_by_three_keeps_the_centres():
 def test_pixels_that_are_not_valid_take_no_part_in_enlarging(chip, factor, value):
     data, valid = chip
     pixels, kept = enlarge(*margins(data, valid), factor)
-    other, _ = enlarge(*margins(np.where(valid, data, value).astype(np.int16), valid), factor)
+    other, _ = enlarge(
+        *margins(np.where(valid, data, np.array(value).astype(data.dtype)), valid), factor
+    )
     assert (kept == np.kron(valid, np.ones((factor, factor), bool))).all()
     assert (pixels[:, kept] == other[:, kept]).all()
 
