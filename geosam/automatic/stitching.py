@@ -7,7 +7,7 @@ are one object. It is whole if each edge that cut one of them lies within the ot
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count, pairwise
 
 import numpy as np
 import shapely
@@ -16,7 +16,7 @@ from geosam.automatic.objects import Objects
 from geosam.automatic.tile_work import Piece, Plan, outline, result_of
 from geosam.protocol import Floats
 from geosam.tile_masks import Cells, stability
-from tiles import Window
+from tiles import Tile, Window
 
 Links = dict[int, set[int]]
 """By the number of a piece, those of its matches."""
@@ -83,6 +83,11 @@ class _Lattice:
     scale: float
     raster: tuple[int, int]
 
+    @classmethod
+    def through(cls, tile: Tile, raster: tuple[int, int]) -> "_Lattice":
+        """That on which a tile lies."""
+        return cls((tile.read.col, tile.read.row), tile.scale, raster)
+
     def window(self, window: Window) -> Window:
         """The tile px that share ground with a window of raster px."""
         (left, top), scale = self.start, self.scale
@@ -97,16 +102,16 @@ def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
     Yields:
         A raster row and objects: all objects that come later lie below that row.
     """
-    rows = list(plan.rows(scale))
+    lattice: _Lattice | None = None
     numbers = count()
     waiting: list[_Place] = []
     links: Links = defaultdict(set)
-    for row, after in zip(rows, [*rows[1:], []], strict=True):
+    for row, after in pairwise(chain(plan.rows(scale), [list[Tile]()])):
         results = [result_of(tile, plan) for tile in row]
         found = [result.whole for result in results if result is not None]
         pieces = [piece for result in results if result is not None for piece in result.pieces]
-        first = rows[0][0].read
-        lattice = _Lattice((first.col, first.row), scale, plan.scene.frame.shape)
+        if lattice is None:
+            lattice = _Lattice.through(row[0], plan.scene.frame.shape)
         new = [_Place.of(next(numbers), piece, lattice) for piece in pieces]
         waiting += new
         _link(new, waiting, links)
@@ -120,7 +125,7 @@ def whole_objects(plan: Plan, scale: float) -> Iterator[tuple[float, Objects]]:
                 found.append(_finish(group, plan) if fits else _cut_off(group, plan))
         waiting = sorted(still, key=lambda place: place.number)
         links = defaultdict(set, {place.number: links[place.number] for place in waiting})
-        tops = (first.row + place.window.row * scale for place in waiting)
+        tops = [lattice.start[1] + place.window.row * scale for place in waiting]
         yield min([below, *tops]), Objects.joined(found)
 
 
