@@ -1,7 +1,7 @@
 """One tile from features to outlines, kept in a file of the work folder.
 
-A tile outlines the objects that it sees whole. Of an object cut by its edge it keeps the logits,
-for `stitching` to join with those of its neighbours.
+A tile outlines the objects that it sees whole. Of an object cut by its edge a tile of a grid keeps
+the logits, for `stitching` to join with those of its neighbours.
 """
 
 from collections.abc import Iterator, Sequence

@@ -53,7 +53,8 @@ from geosam.workers import connected
 @click.option(
     "--centred", is_flag=True,
     help="Lay tiles round what stands out in the image instead of on a grid, and keep none. Takes "
-    "about twice as long; what is found depends neither on where tiles fall nor on the extent.",
+    "about twice as long; what is found depends neither on where tiles fall nor, a tile from its "
+    "edges, on where the raster ends.",
 )  # fmt: skip
 @click.option("--regular", is_flag=True, help="Outlines with right angles, for buildings.")
 @model_options
