@@ -30,7 +30,6 @@ Places = npt.NDArray[np.int64]
 SPOT_PX, AROUND_PX = 2, 6  # half sides of the squares whose means are compared
 BLOCK_PX = 1024  # side of what is looked through at once; bounds the memory
 BAND = 64  # tiles in a batch
-LOWEST = np.iinfo(np.int64).min
 
 
 class Landmarks:
@@ -152,14 +151,14 @@ def bright_spots(
     """
     height, width = scene.frame.shape
     found, strengths = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
-    lefts, tops = (
+    tops, lefts = (
         range(start, stop, BLOCK_PX)
-        for start, stop in ((ground.col, ground.right), (ground.row, ground.bottom))
+        for start, stop in ((ground.row, ground.bottom), (ground.col, ground.right))
     )
-    corners = list(product(lefts, tops))
+    corners = list(product(tops, lefts))  # by rows, as most files lie on disk
     margin = radius_px + AROUND_PX
     raster = scene.readable("its landmarks")
-    for col, row in corners:
+    for row, col in corners:
         block = Window(col, row, BLOCK_PX, BLOCK_PX) & ground or ground
         seen = Window.spanning(
             block.col - margin, block.row - margin, block.right + margin, block.bottom + margin
@@ -174,7 +173,7 @@ def bright_spots(
         common = seen & Window(0, 0, width, height) or block
         ours[common.slices(seen)] = True
         strength = np.where(chip.valid, brightness(light * chip.valid, ours), 0)
-        highest = ndimage.maximum_filter(strength, 2 * radius_px + 1, mode="constant", cval=LOWEST)
+        highest = ndimage.maximum_filter(strength, 2 * radius_px + 1, mode="constant")
         inside = block.slices(seen)
         top = (strength > 0) & (strength == highest)
         rows, cols = np.nonzero(top[inside])
