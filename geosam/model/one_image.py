@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from geosam.model.transformer import Attention, TwoWayBlock, TwoWayTransformer
 
+SAMPLE = 16  # one key of so many is asked for the largest score
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projections:
@@ -48,7 +50,7 @@ class OneImage:
 
         `lone`: a single prompt will look at it.
         """
-        cells, code = (x.flatten(2).transpose(1, 2).contiguous() for x in (image, code))
+        cells, code = (x[0].flatten(1).T.contiguous()[None] for x in (image, code))  # (1, N, C)
         first = _blocks(transformer)[0]
         to_image, to_tokens = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         dtype = first.norm4.weight.dtype  # which normalises cells
@@ -159,9 +161,18 @@ def _look(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor) ->
 
 
 def _see(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention (B, Q, c) of a few queries that have the scale in them to many keys (B, N, c)."""
-    q, k, v = (x[:, None] for x in (queries.to(keys.dtype), keys, values))  # one head each
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0].to(queries.dtype)
+    """Attention (B, Q, c) of a few queries that have the scale in them to many keys (B, N, c).
+
+    On a CPU plain products take half as long as torch's attention. Half precision rounds large
+    scores most, and those count: so about as much is taken off as the largest are.
+    """
+    q = queries.to(keys.dtype)
+    if keys.is_cuda:
+        q, k, v = (x[:, None] for x in (q, keys, values))  # one head each
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0].to(queries.dtype)
+    most = (q @ keys[:, ::SAMPLE].mT).amax(-1, keepdim=True).detach()  # (B, Q, 1)
+    scores = torch.baddbmm(-most, q, keys.mT)  # (B, Q, N)
+    return (F.softmax(scores, dim=-1) @ values).to(queries.dtype)
 
 
 def _look_back(

@@ -58,9 +58,26 @@ class FourierCode(nn.Module):
 
     def forward(self, xy: Tensor) -> Tensor:
         """Coordinates (..., 2) in [0, 1] -> codes (..., width)."""
-        with torch.autocast(xy.device.type, enabled=False):  # half precision is half a px here
-            angle = 2 * math.pi * ((2 * xy - 1).float() @ self.gaussian.float())  # (..., width/2)
+        angle = self._angle(xy[..., :1], 0) + self._angle(xy[..., 1:], 1)  # (..., width/2)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)  # (..., width)
+
+    def grid(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of columns (B, w) and rows (B, h) in [0, 1] -> codes of all cells (B, h, w, width).
+
+        Sines and cosines are taken of columns and rows alone and put together by the theorem of
+        sums.
+        """
+        across = self._angle(x[:, None, :, None], 0)  # (B, 1, w, width/2)
+        down = self._angle(y[:, :, None, None], 1)  # (B, h, 1, width/2)
+        sin, cos = across.sin(), across.cos()
+        same, turned = torch.cat([sin, cos], -1), torch.cat([cos, -sin], -1)  # (B, 1, w, width)
+        code = same * torch.cat([down.cos()] * 2, -1)  # (B, h, w, width)
+        return torch.addcmul(code, turned, torch.cat([down.sin()] * 2, -1))  # (B, h, w, width)
+
+    def _angle(self, along: Tensor, axis: int) -> Tensor:
+        """What one coordinate (..., 1) adds to the angles (..., width/2)."""
+        with torch.autocast(along.device.type, enabled=False):  # half precision is half a px here
+            return 2 * math.pi * (2 * along - 1).float() * self.gaussian[axis].float()
 
 
 class PointEncoder(nn.Module):
@@ -82,12 +99,11 @@ class PointEncoder(nn.Module):
             origin: (B, 2) px, where a training crop lies in the model's full image.
         """
         device = self.code.gaussian.device
-        y = (torch.arange(height, device=device) + 0.5) * 16
-        x = (torch.arange(width, device=device) + 0.5) * 16
-        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]  # (1, h, w, 2)
+        y = (torch.arange(height, device=device)[None] + 0.5) * 16  # (1, h)
+        x = (torch.arange(width, device=device)[None] + 0.5) * 16  # (1, w)
         if origin is not None:
-            xy = xy + origin[:, None, None]  # (B, h, w, 2)
-        code: Tensor = self.code(xy / self.size)  # (1 or B, h, w, C)
+            x, y = x + origin[:, :1], y + origin[:, 1:]  # (B, w), (B, h)
+        code: Tensor = self.code.grid(x / self.size, y / self.size)  # (1 or B, h, w, C)
         return code.permute(0, 3, 1, 2)  # (1 or B, C, h, w)
 
     def sparse(self, prompts: Prompts, origin: Tensor | None = None) -> Tensor:

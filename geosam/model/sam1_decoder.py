@@ -29,8 +29,13 @@ class Upscale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Channels of cells (..., inputs) -> those of each cell's four parts (..., 4, outputs)."""
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * outputs, inputs)
-        parts = F.linear(x, weight, self.bias.repeat(4))  # (..., 4 * outputs)
-        return torch.unflatten(parts, -1, (4, -1))
+        bias = self.bias.repeat(4)
+        if x.is_cuda:
+            return torch.unflatten(F.linear(x, weight, bias), -1, (4, -1))
+        # A CPU adds the bias on the way in a convolution, where a product has it written first.
+        rows = x.flatten(0, -2)[None, None].permute(0, 3, 1, 2)  # (1, inputs, 1, cells)
+        parts = F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+        return parts.reshape(*x.shape[:-1], 4, -1)  # (..., 4, outputs)
 
 
 class CellDecoder(nn.Module):
