@@ -14,6 +14,7 @@ from geosam.model.sam import Sam, pack, unpack
 from geosam.model.transformer import Attention
 from geosam.protocol import TilePrompt
 from tests.model.alike import own_images_change_nothing
+from tests.reference_nano import PlainNano
 
 SMALL = SamConfig(size=64, width=32, skip_channels=(8, 4), heads=2, depth=2, mlp_width=64)
 
@@ -62,6 +63,12 @@ def test_shapes(model, features):
         assert scores.shape == (len(KINDS), masks)
         assert logits.dtype == scores.dtype == np.float32
         assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_features_are_those_of_the_encoder_written_plainly(model):
+    images = np.random.default_rng(1).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    expected = pack(PlainNano(model.network.state_dict())(torch.from_numpy(images))).numpy()
+    np.testing.assert_allclose(model.encode(images), expected, rtol=1e-3, atol=2e-4)
 
 
 def test_packing_loses_nothing():
