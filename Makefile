@@ -14,8 +14,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/geosam demo --output demo
 
+# Files of tests side by side, each in one thread.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 	tests_qgis/run
 
 test-all: setup

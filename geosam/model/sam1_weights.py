@@ -22,10 +22,8 @@ _CODE = "shared_image_embedding.positional_embedding"
 _CODE_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
 
 # From geosam's names to Meta's, and from Meta's to transformers'. All that match apply, in order.
-_TO_META = (
-    (r"patch_embed\.", "patch_embed.proj."),
-    (r"mlp\.0\.", "mlp.lin1."),
-    (r"mlp\.2\.", "mlp.lin2."),
+# First those of prompts and decoder that SAM 2 has as well.
+DECODER_TO_META = (
     (r"code\.gaussian", "pe_layer.positional_encoding_gaussian_matrix"),
     (r"(not_a_point|no_mask)$", r"\1_embed.weight"),
     (r"(iou_token|mask_tokens)$", r"\1.weight"),
@@ -34,6 +32,25 @@ _TO_META = (
     (r"upscale4\.", "output_upscaling.3."),
     (r"hypernetworks\.", "output_hypernetworks_mlps."),
     (r"iou_head\.", "iou_prediction_head."),
+)
+DECODER_TO_HUGGING_FACE = (
+    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
+    (r"output_upscaling\.0\.", "upscale_conv1."),
+    (r"output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"output_upscaling\.3\.", "upscale_conv2."),
+    (r"(head|mlps\.\d)\.layers\.0\.", r"\1.proj_in."),
+    (r"(head|mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
+    (r"(head|mlps\.\d)\.layers\.2\.", r"\1.proj_out."),
+)
+_TO_META = (
+    (r"patch_embed\.", "patch_embed.proj."),
+    (r"mlp\.0\.", "mlp.lin1."),
+    (r"mlp\.2\.", "mlp.lin2."),
+    *DECODER_TO_META,
 )
 _TO_HUGGING_FACE = (
     (r"^prompt_encoder\.pe_layer\..*", _CODE),
@@ -46,19 +63,9 @@ _TO_HUGGING_FACE = (
     (r"neck\.2\.", "neck.conv2."),
     (r"neck\.3\.", "neck.layer_norm2."),
     (r"point_embeddings\.", "point_embed."),
-    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
-    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
-    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
-    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
-    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
     (r"(transformer\..*)\bnorm(\d)\.", r"\1layer_norm\2."),
     (r"transformer\.norm_final_attn\.", "transformer.layer_norm_final_attn."),
-    (r"output_upscaling\.0\.", "upscale_conv1."),
-    (r"output_upscaling\.1\.", "upscale_layer_norm."),
-    (r"output_upscaling\.3\.", "upscale_conv2."),
-    (r"(head|mlps\.\d)\.layers\.0\.", r"\1.proj_in."),
-    (r"(head|mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
-    (r"(head|mlps\.\d)\.layers\.2\.", r"\1.proj_out."),
+    *DECODER_TO_HUGGING_FACE,
 )
 
 

@@ -20,7 +20,7 @@ from geosam.model.config import (
     Sam2Config,
 )
 from geosam.model.published import filled, rename
-from geosam.model.sam1_weights import code_once
+from geosam.model.sam1_weights import DECODER_TO_HUGGING_FACE, DECODER_TO_META, code_once
 from geosam.model.sam2 import Sam2
 from geosam.model.weights import Weights
 
@@ -56,15 +56,8 @@ _TO_META = (
     (r"patch_embed\.", "patch_embed.proj."),
     (r"mlp\.0\.", "mlp.layers.0."),
     (r"mlp\.2\.", "mlp.layers.1."),
-    (r"code\.gaussian", "pe_layer.positional_encoding_gaussian_matrix"),
-    (r"(not_a_point|no_mask)$", r"\1_embed.weight"),
     (r"object_token$", "obj_score_token.weight"),
-    (r"(iou_token|mask_tokens)$", r"\1.weight"),
-    (r"upscale8\.", "output_upscaling.0."),
-    (r"norm8\.", "output_upscaling.1."),
-    (r"upscale4\.", "output_upscaling.3."),
-    (r"hypernetworks\.", "output_hypernetworks_mlps."),
-    (r"iou_head\.", "iou_prediction_head."),
+    *DECODER_TO_META,
 )
 _TO_HUGGING_FACE = (
     (r"^no_mem_embed$", "no_memory_embedding"),
@@ -77,19 +70,9 @@ _TO_HUGGING_FACE = (
     (r"mlp\.layers\.1\.", "mlp.proj_out."),
     (r"patch_embed\.proj\.", "patch_embed.projection."),
     (r"point_embeddings$", "point_embed.weight"),
-    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
-    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
-    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
-    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
-    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
     (r"\.out_proj\.", ".o_proj."),
     (r"norm_final_attn\.", "layer_norm_final_attn."),
-    (r"output_upscaling\.0\.", "upscale_conv1."),
-    (r"output_upscaling\.1\.", "upscale_layer_norm."),
-    (r"output_upscaling\.3\.", "upscale_conv2."),
-    (r"(head|mlps\.\d)\.layers\.0\.", r"\1.proj_in."),
-    (r"(head|mlps\.\d)\.layers\.1\.", r"\1.layers.0."),
-    (r"(head|mlps\.\d)\.layers\.2\.", r"\1.proj_out."),
+    *DECODER_TO_HUGGING_FACE,
 )
 
 
