@@ -43,15 +43,17 @@ class Sam2(nn.Module):
         features: Features = self.image_encoder(normalised(images, self.image_encoder))
         return features
 
-    def prepare(self, features: Features, *, lone: bool = False) -> Sam2Image:
-        """What the prompts on one image, or a lone one, need of its features (batch 1)."""
-        embedding = features.embedding
+    def prepare(self, packed: Tensor, *, lone: bool = False) -> Sam2Image:
+        """What the prompts on one image, or a lone one, need of its packed features (batch 1)."""
+        width, (skip8, skip4) = self.config.width, self.config.skip_channels
+        parts = torch.split(packed, [width, 4 * skip8, 16 * skip4], dim=1)
+        embedding = parts[0].float()
         code = self.prompt_encoder.image_code(*embedding.shape[-2:])
         image = embedding + self.prompt_encoder.addition(None)
         shared = OneImage.of(self.mask_decoder.transformer, image, code, lone=lone)
-        skips = _parts8(features.stride8), _parts4(features.stride4)
         dtype = shared.cells.dtype
-        return Sam2Image(embedding, shared, (skips[0].to(dtype), skips[1].to(dtype)))
+        skips = _parts8(parts[1]).float().to(dtype), _parts4(parts[2]).float().to(dtype)
+        return Sam2Image(embedding, shared, skips)
 
     def look(self, image: Sam2Image, prompts: Prompts) -> Looked:
         """Let prompts and image see each other.
@@ -82,14 +84,15 @@ class PackedEncoder(nn.Module):
 
 
 def _parts8(x: Tensor) -> Tensor:
-    """(1, C, 2h, 2w) -> the four parts of each cell, (h * w, 4, C)."""
-    channels, height, width = x.shape[1:]
-    x = x.reshape(channels, height // 2, 2, width // 2, 2).permute(1, 3, 2, 4, 0)
-    return x.reshape(-1, 4, channels)
+    """Folded at stride 8 (1, C * 4, h, w) -> the four parts of each cell, (h * w, 4, C)."""
+    x = torch.unflatten(x[0].flatten(1), 0, (-1, 4)).transpose(0, 1)  # (4, C, h*w)
+    return torch.unflatten(x.flatten(0, 1).T.contiguous(), 1, (4, -1))  # matrices turn fastest
 
 
 def _parts4(x: Tensor) -> Tensor:
-    """(1, C, 4h, 4w) -> the four parts of each of the four parts of each cell, (h * w, 4, 4, C)."""
-    channels, height, width = x.shape[1:]
-    x = x.reshape(channels, height // 4, 2, 2, width // 4, 2, 2)
-    return x.permute(1, 4, 2, 5, 3, 6, 0).reshape(-1, 4, 4, channels)
+    """Folded at stride 4 (1, C * 16, h, w) -> four parts of each of a cell's, (h * w, 4, 4, C)."""
+    x = torch.unflatten(
+        x[0].flatten(1), 0, (-1, 2, 2, 2, 2)
+    )  # (C, rows, rows in rows, columns, ...)
+    x = x.permute(1, 3, 2, 4, 0, 5).flatten(0, 4)  # (16 * C, h*w)
+    return torch.unflatten(x.T.contiguous(), 1, (4, 4, -1))

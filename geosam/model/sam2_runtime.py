@@ -9,7 +9,6 @@ from geosam.errors import ModelError
 from geosam.model.engine import CPU, Engine
 from geosam.model.loaded import Loaded
 from geosam.model.prompt_batches import batches, by_image, stack
-from geosam.model.sam import unpack
 from geosam.model.sam1 import Looked
 from geosam.model.sam1_runtime import UNDRAWN
 from geosam.model.sam2 import PackedEncoder, Sam2
@@ -66,9 +65,7 @@ class Sam2Model(Loaded):
         logits = torch.full((len(prompts), masks, side, side), UNDRAWN, device=device)
         scores = torch.empty(len(prompts), masks, device=device)
         for own, indices in by_image(features, prompts):
-            packed = self.engine.tensor(own)[None]
-            maps = unpack(packed, network.config)
-            image = network.prepare(maps, lone=len(indices) == 1)
+            image = network.prepare(self.engine.tensor(own)[None], lone=len(indices) == 1)
             for chosen in batches(prompts, indices, self.chunk):
                 asked = stack([prompts[i] for i in chosen], self.engine)
                 looked = network.look(image, asked)

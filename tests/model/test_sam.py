@@ -57,6 +57,7 @@ def test_nano_is_small():
 def test_shapes(model, features):
     assert features.shape == (2, *model.feature_shape)
     assert features.dtype == np.float16
+    assert features.flags.c_contiguous  # as stores keep them: nothing is turned again and again
     for multimask, masks in ((True, 3), (False, 1)):
         logits, scores = model.decode(features[0], KINDS, multimask=multimask)
         assert logits.shape == (len(KINDS), masks, model.logits_size, model.logits_size)
