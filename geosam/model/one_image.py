@@ -163,8 +163,8 @@ def _look(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor) ->
 def _see(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention (B, Q, c) of a few queries that have the scale in them to many keys (B, N, c).
 
-    On a CPU plain products take half as long as torch's attention. Half precision rounds large
-    scores most, and those count: so about as much is taken off as the largest are.
+    On a CPU plain products are faster than torch's attention, in half precision twice as fast. That
+    rounds large scores most, and those count: so about as much as the largest is taken off all.
     """
     q = queries.to(keys.dtype)
     if keys.is_cuda:

@@ -91,8 +91,6 @@ def _parts8(x: Tensor) -> Tensor:
 
 def _parts4(x: Tensor) -> Tensor:
     """Folded at stride 4 (1, C * 16, h, w) -> four parts of each of a cell's, (h * w, 4, 4, C)."""
-    x = torch.unflatten(
-        x[0].flatten(1), 0, (-1, 2, 2, 2, 2)
-    )  # (C, rows, rows in rows, columns, ...)
+    x = torch.unflatten(x[0].flatten(1), 0, (-1, 2, 2, 2, 2))  # (C, 2, 2, 2, 2, h*w)
     x = x.permute(1, 3, 2, 4, 0, 5).flatten(0, 4)  # (16 * C, h*w)
     return torch.unflatten(x.T.contiguous(), 1, (4, 4, -1))
