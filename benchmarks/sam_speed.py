@@ -15,8 +15,8 @@ like noise, whose IoU suffers most.
 
 The lines after the engines are none: they say how long the encoder's products would take at the
 speed of one large matrix product of torch, measured in turn with the engines; bf16 where the CPU
-has it. The last lines say what a prompt costs
-in torch when there are more of them on one embedding, asked 64 at a time, as geosam does.
+has it. The last lines say what a prompt costs in torch when there are more of them on one
+embedding, asked 64 at a time, as geosam does.
 
 hiera-tiny needs Meta's package:
 

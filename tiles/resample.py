@@ -86,7 +86,7 @@ def _block_sizes(shape: tuple[int, ...], factor: int, lead: Lead) -> npt.NDArray
 
 
 def _block_sum(plane: npt.NDArray[Any], factor: int, lead: Lead) -> npt.NDArray[Any]:
-    """Sums of the blocks of a plane (H, W); of integers of up to 32 bits exact ones, and soon."""
+    """Sums of the blocks of a plane (H, W); exact and fast for integers of up to 32 bits."""
     (height, width), (top, left) = np.add(plane.shape, lead), lead
     below, right = -height % factor, -width % factor
     if top or left or below or right:

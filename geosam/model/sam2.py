@@ -52,8 +52,8 @@ class Sam2(nn.Module):
         image = embedding + self.prompt_encoder.addition(None)
         shared = OneImage.of(self.mask_decoder.transformer, image, code, lone=lone)
         dtype = shared.cells.dtype
-        skips = _parts8(parts[1]).float().to(dtype), _parts4(parts[2]).float().to(dtype)
-        return Sam2Image(embedding, shared, skips)
+        skips = _parts8(parts[1]).float(), _parts4(parts[2]).float()  # float16 to bfloat16 is slow
+        return Sam2Image(embedding, shared, (skips[0].to(dtype), skips[1].to(dtype)))
 
     def look(self, image: Sam2Image, prompts: Prompts) -> Looked:
         """Let prompts and image see each other.
