@@ -16,7 +16,8 @@ like noise, whose IoU suffers most.
 The lines after the engines are none: they say how long the encoder's products would take at the
 speed of one large matrix product of torch, measured in turn with the engines; bf16 where the CPU
 has it. The last lines say what a prompt costs in torch when there are more of them on one
-embedding, asked 64 at a time, as geosam does.
+embedding, asked 64 at a time, as geosam does; for SAM and MobileSAM also apart, what is done once
+an image (a lone prompt goes without most of it) and what each prompt takes beyond that.
 
 hiera-tiny needs Meta's package:
 
@@ -46,6 +47,7 @@ from geosam.errors import ModelError
 from geosam.model.config import HIERA_TINY, MOBILE_SAM, VIT_B
 from geosam.model.engine import Engine
 from geosam.model.mobile_weights import build_mobile_sam
+from geosam.model.prompt_batches import batches, stack
 from geosam.model.runtime import SamModel
 from geosam.model.sam import pack, unpack
 from geosam.model.sam1_runtime import Sam1Model
@@ -69,11 +71,13 @@ class Runner:
         encode: an image to its features.
         decode: clicks on features to masks.
         embedding: the part of features that all engines have alike.
+        model: ours, if it is.
     """
 
     encode: Callable[[np.ndarray], Any]
     decode: Callable[[Any, Sequence[TilePrompt]], Decoded]
     embedding: Callable[[Any], np.ndarray] = np.asarray
+    model: Model | None = None
 
 
 def published(reference: Meta) -> Runner:
@@ -143,6 +147,7 @@ def geosam(model: Model, embedding: Callable[[Any], np.ndarray] = np.asarray) ->
         model.encode,
         lambda features, clicks: model.decode(features[0], clicks, multimask=True),
         embedding,
+        model,
     )
 
 
@@ -170,6 +175,7 @@ ENGINES: dict[str, Factories] = {
 }
 TURN_S = 1.0
 COUNTS = (1, 16, 64, 1024)  # of prompts
+ROUNDS_APART = 5
 SIZES = {"vit-b": 1024, "mobile": 1024, "hiera-tiny": 1024, "nano": 512}
 
 
@@ -267,9 +273,17 @@ def measure(model: str, arguments: argparse.Namespace) -> None:
             flush=True,
         )
     tell_products(model, tile, products, encoding[first])
+    tell_costs(model, runners, features)
+
+
+def tell_costs(model: str, runners: dict[tuple[str, str], Runner], features: dict) -> None:
+    """The rows of what a prompt costs among more."""
     for name in [name for name in runners if name[0] == "torch"]:
-        costs = (cost_among(count, runners[name], features[name], size) for count in COUNTS)
-        print(f"{model:11}{' '.join(name):24}" + ";  ".join(costs), flush=True)
+        runner, label = runners[name], f"{model:11}{' '.join(name):24}"
+        costs = (cost_among(count, runner, features[name], SIZES[model]) for count in COUNTS)
+        print(label + ";  ".join(costs), flush=True)
+        if isinstance(runner.model, Sam1Model):
+            print(label + costs_apart(runner.model, features[name]), flush=True)
 
 
 def tell_products(model: str, tile: np.ndarray, products: dict[str, Times], first: Times) -> None:
@@ -298,6 +312,34 @@ def cost_among(count: int, runner: Runner, features: Any, size: int) -> str:
         times.of(all_of)
     peak = 1000 * (resident_gb("VmHWM") - before)
     return f"{count}: {1000 * median(times.cpu) / count:.1f} ms, {peak:.0f} MB"
+
+
+@torch.inference_mode()
+def costs_apart(model: Sam1Model, features: np.ndarray) -> str:
+    """CPU milliseconds of what is done once an image, and of one of so many clicks beyond that."""
+    network, decoder = model.network, model.network.mask_decoder
+    embedding = torch.from_numpy(features)  # (1, C, h, w)
+    image = network.prepare(embedding, model.code)
+    xy = np.random.default_rng(1).uniform(0, model.size, (max(COUNTS), 1, 2)).astype(np.float32)
+    clicks = [TilePrompt(point, np.ones(1, np.int64)) for point in xy]
+
+    def decode(count: int) -> None:
+        for chosen in batches(clicks, range(count), model.chunk):
+            looked = network.look(embedding, image, stack([clicks[i] for i in chosen]))
+            decoder.scores(looked.tokens, multimask=True)
+            decoder.logits(*looked, multimask=True)
+
+    once, lone, each = Times(), Times(), {count: Times() for count in COUNTS}
+    for _ in range(ROUNDS_APART):
+        once.of(partial(network.prepare, embedding, model.code), turn_s=TURN_S / 4)
+        lone.of(partial(network.prepare, embedding, model.code, lone=True), turn_s=TURN_S / 4)
+        for count, times in each.items():
+            times.of(partial(decode, count), count, turn_s=TURN_S)
+    apart = (f"{count}: {1000 * median(times.cpu):.1f} ms" for count, times in each.items())
+    return (
+        f"once {1000 * median(once.cpu):.1f} ms, for a lone prompt {1000 * median(lone.cpu):.1f};  "
+        "beyond it " + ";  ".join(apart)
+    )
 
 
 def product(precision: str) -> float:

@@ -44,13 +44,12 @@ class OneImage:
 
     @classmethod
     def of(
-        cls, transformer: TwoWayTransformer, image: Tensor, code: Tensor, *, lone: bool = False
+        cls, transformer: TwoWayTransformer, cells: Tensor, code: Tensor, *, lone: bool = False
     ) -> Self:
-        """From an image (1, C, height, width) and its positional code of the same shape.
+        """From an image's cells (1, N, C) and their positional code, in single precision.
 
         `lone`: a single prompt will look at it.
         """
-        cells, code = (x[0].flatten(1).T.contiguous()[None] for x in (image, code))  # (1, N, C)
         first = _blocks(transformer)[0]
         to_image, to_tokens = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         dtype = first.norm4.weight.dtype  # which normalises cells
@@ -64,6 +63,11 @@ class OneImage:
             )
         )
         return cls(cells.to(dtype), code.to(dtype), projections)
+
+
+def cells_of(image: Tensor) -> Tensor:
+    """An image (1, C, height, width) as cells (1, N, C); matrices turn fastest."""
+    return image[0].flatten(1).T.contiguous()[None]  # (1, N, C)
 
 
 def attend(

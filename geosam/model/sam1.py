@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geosam.model.config import Sam1Config, VitConfig
-from geosam.model.one_image import OneImage
+from geosam.model.one_image import OneImage, cells_of
 from geosam.model.prompt_encoder import Prompts
 from geosam.model.sam1_decoder import Sam1MaskDecoder
 from geosam.model.sam1_prompts import Sam1PromptEncoder
@@ -52,11 +52,13 @@ class Sam1(nn.Module):
         embedding: Tensor = self.image_encoder(normalised(images, self.image_encoder))
         return embedding
 
-    def prepare(self, embedding: Tensor, *, lone: bool = False) -> OneImage:
-        """What the prompts on one image, or a lone one, need of its embedding (1, C, h, w)."""
-        code = self.prompt_encoder.image_code(*embedding.shape[-2:])
-        image = embedding + self.prompt_encoder.addition(None)
-        return OneImage.of(self.mask_decoder.transformer, image, code, lone=lone)
+    def prepare(self, embedding: Tensor, code: Tensor, *, lone: bool = False) -> OneImage:
+        """What the prompts on one image, or a lone one, need of its embedding (1, C, h, w).
+
+        `code` is the prompt encoder's `cells_code`.
+        """
+        cells = cells_of(embedding).float() + self.prompt_encoder.no_mask  # (1, N, C)
+        return OneImage.of(self.mask_decoder.transformer, cells, code, lone=lone)
 
     def look(self, embedding: Tensor, image: OneImage, prompts: Prompts) -> Looked:
         """Let prompts and image see each other.

@@ -37,16 +37,15 @@ class Sam1PromptEncoder(PointEncoder):
             return prompts.points.new_zeros(len(prompts.points), 0, len(self.no_mask))
         return super().sparse(prompts, origin)
 
-    def addition(self, masks: Tensor | None) -> Tensor:
-        """What is added to the image embedding.
+    def cells_code(self) -> Tensor:
+        """Positional code of an image's cells, (1, N, C); the same for all images."""
+        side = self.size // 16
+        return self.image_code(side, side).flatten(2).mT.contiguous()  # (1, N, C)
 
-        Args:
-            masks: (P, S/4, S/4) logits, or None for prompts without.
+    def addition(self, masks: Tensor) -> Tensor:
+        """What masks (P, S/4, S/4) of logits add to the image embedding, (P, C, S/16, S/16).
 
-        Returns:
-            (P, C, S/16, S/16), or (1, C, 1, 1), the same for all prompts, without masks.
+        A prompt without one adds `no_mask` to each cell.
         """
-        if masks is None:
-            return self.no_mask[None, :, None, None]
         added: Tensor = self.mask_downscaling(masks[:, None])  # (P, C, S/16, S/16)
         return added

@@ -28,6 +28,7 @@ class Sam1Model(Loaded):
         config = network.config
         super().__init__(TileEncoder(network.image_encoder), config.width, config, name, engine)
         self.network.cells_in(engine.dtype)
+        self.code = network.prompt_encoder.cells_code()
         self.chunk = engine.prompts(config.grid**2 * config.width * engine.dtype.itemsize)
 
     @torch.inference_mode()
@@ -54,8 +55,8 @@ class Sam1Model(Loaded):
         logits = torch.empty(len(prompts), masks, side, side, device=device)
         scores = torch.empty(len(prompts), masks, device=device)
         for own, indices in by_image(features, prompts):
-            embedding = self.engine.tensor(own)[None].float()  # (1, C, S/16, S/16)
-            image = network.prepare(embedding, lone=len(indices) == 1)
+            embedding = self.engine.tensor(own)[None]  # (1, C, S/16, S/16)
+            image = network.prepare(embedding, self.code, lone=len(indices) == 1)
             for chosen in batches(prompts, indices, self.chunk):
                 asked = stack([prompts[i] for i in chosen], self.engine)
                 looked = network.look(embedding, image, asked)

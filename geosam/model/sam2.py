@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from geosam.model.config import Sam2Config
 from geosam.model.hiera import HieraEncoder
 from geosam.model.image_encoder import Features
-from geosam.model.one_image import OneImage
+from geosam.model.one_image import OneImage, cells_of
 from geosam.model.prompt_encoder import Prompts
 from geosam.model.sam import pack
 from geosam.model.sam1 import Looked, normalised
@@ -43,17 +43,18 @@ class Sam2(nn.Module):
         features: Features = self.image_encoder(normalised(images, self.image_encoder))
         return features
 
-    def prepare(self, packed: Tensor, *, lone: bool = False) -> Sam2Image:
-        """What the prompts on one image, or a lone one, need of its packed features (batch 1)."""
+    def prepare(self, packed: Tensor, code: Tensor, *, lone: bool = False) -> Sam2Image:
+        """What the prompts on one image, or a lone one, need of its packed features (batch 1).
+
+        `code` is the prompt encoder's `cells_code`.
+        """
         width, (skip8, skip4) = self.config.width, self.config.skip_channels
         parts = torch.split(packed, [width, 4 * skip8, 16 * skip4], dim=1)
-        embedding = parts[0].float()
-        code = self.prompt_encoder.image_code(*embedding.shape[-2:])
-        image = embedding + self.prompt_encoder.addition(None)
-        shared = OneImage.of(self.mask_decoder.transformer, image, code, lone=lone)
+        cells = cells_of(parts[0]).float() + self.prompt_encoder.no_mask  # (1, N, C)
+        shared = OneImage.of(self.mask_decoder.transformer, cells, code, lone=lone)
         dtype = shared.cells.dtype
         skips = _parts8(parts[1]).float(), _parts4(parts[2]).float()  # float16 to bfloat16 is slow
-        return Sam2Image(embedding, shared, (skips[0].to(dtype), skips[1].to(dtype)))
+        return Sam2Image(parts[0], shared, (skips[0].to(dtype), skips[1].to(dtype)))
 
     def look(self, image: Sam2Image, prompts: Prompts) -> Looked:
         """Let prompts and image see each other.

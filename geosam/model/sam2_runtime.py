@@ -30,6 +30,7 @@ class Sam2Model(Loaded):
         encoder = PackedEncoder(network.image_encoder)
         super().__init__(encoder, config.packed_channels, config, name, engine)
         self.network.cells_in(engine.dtype)
+        self.code = network.prompt_encoder.cells_code()
         self.chunk = engine.prompts(config.grid**2 * config.width * engine.dtype.itemsize)
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
@@ -65,7 +66,8 @@ class Sam2Model(Loaded):
         logits = torch.full((len(prompts), masks, side, side), UNDRAWN, device=device)
         scores = torch.empty(len(prompts), masks, device=device)
         for own, indices in by_image(features, prompts):
-            image = network.prepare(self.engine.tensor(own)[None], lone=len(indices) == 1)
+            packed = self.engine.tensor(own)[None]
+            image = network.prepare(packed, self.code, lone=len(indices) == 1)
             for chosen in batches(prompts, indices, self.chunk):
                 asked = stack([prompts[i] for i in chosen], self.engine)
                 looked = network.look(image, asked)

@@ -157,7 +157,7 @@ class Sam1Learner:
     ) -> tuple[Tensor, Tensor]:
         """Prompts on one image, (1, C, S/16, S/16)."""
         network, decoder = self.network, self.network.mask_decoder
-        looked = network.look(embedding, network.prepare(embedding), prompts)
+        looked = network.look(embedding, network.prepare(embedding, self.model.code), prompts)
         logits = decoder.logits(looked.tokens, looked.cells, multimask=multimask)
         return logits, decoder.scores(looked.tokens, multimask=multimask)
 

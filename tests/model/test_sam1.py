@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from geosam.model import sam1_weights
 from geosam.model.config import VIT_B, VIT_H, VIT_L
 from geosam.model.engine import CPU, Engine
-from geosam.model.one_image import OneImage, attend
+from geosam.model.one_image import OneImage, attend, cells_of
 from geosam.model.sam1 import MEAN, STD, Sam1
 from geosam.model.sam1_decoder import Upscale
 from geosam.model.sam1_runtime import UNDRAWN, Sam1Model
@@ -241,13 +241,14 @@ def test_sharing_the_image_changes_nothing():
     picture, code = torch.randn(1, 64, 6, 5), torch.randn(1, 64, 6, 5)
     tokens = torch.randn(3, 7, 64)
     expected = transformer(picture, code, tokens)
-    image_parts = OneImage.of(transformer, picture, code)
+    parts = cells_of(picture), cells_of(code)
+    image_parts = OneImage.of(transformer, *parts)
     for own in (None, image_parts.cells.expand(3, -1, -1)):
         for ours, theirs in zip(
             attend(transformer, image_parts, tokens, own), expected, strict=True
         ):
             torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
-    alone = OneImage.of(transformer, picture, code, lone=True)
+    alone = OneImage.of(transformer, *parts, lone=True)
     assert alone.projections is None
     for ours, theirs in zip(attend(transformer, alone, tokens[1:2]), expected, strict=True):
         torch.testing.assert_close(ours, theirs[1:2], atol=2e-5, rtol=1e-4)
@@ -266,7 +267,8 @@ def test_half_precision_keeps_what_sharp_attention_sees():
         expected, _ = transformer(picture, code, tokens)
         for layer in transformer.layers:
             layer.norm4.to(torch.bfloat16)
-        found, _ = attend(transformer, OneImage.of(transformer, picture, code), tokens)
+        image_parts = OneImage.of(transformer, cells_of(picture), cells_of(code))
+        found, _ = attend(transformer, image_parts, tokens)
         errors.append((found - expected).square().mean().sqrt())
     assert torch.stack(errors).mean() < 0.011  # torch's own attention 0.008, scores rounded 0.015
 

@@ -55,7 +55,8 @@ def hugging_face():
 
 def decode(network, embedding, chosen, *, multimask):
     tensor = torch.from_numpy(embedding)
-    looked = network.look(tensor, network.prepare(tensor), stack(chosen))
+    image = network.prepare(tensor, network.prompt_encoder.cells_code())
+    looked = network.look(tensor, image, stack(chosen))
     logits = network.mask_decoder.logits(*looked, multimask=multimask)
     scores = network.mask_decoder.scores(looked.tokens, multimask=multimask)
     return logits.numpy(), scores.numpy()

@@ -85,7 +85,7 @@ def test_half_precision_of_features_hardly_moves_masks(model, features):
         masks = []
         for packed in (exact, kept):
             with torch.inference_mode():
-                shared = model.network.prepare(packed)
+                shared = model.network.prepare(packed, model.code)
                 looked = model.network.look(shared, sam2_runtime.stack([prompt]))
                 decoder = model.network.mask_decoder
                 masks.append(

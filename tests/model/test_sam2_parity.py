@@ -65,7 +65,8 @@ def hugging_face_with(weights):
 
 
 def decode(network, features, chosen, *, multimask):
-    image_parts = network.prepare(pack(Features(*(torch.from_numpy(part) for part in features))))
+    packed = pack(Features(*(torch.from_numpy(part) for part in features)))
+    image_parts = network.prepare(packed, network.prompt_encoder.cells_code())
     looked = network.look(image_parts, stack(chosen))
     decoder = network.mask_decoder
     estimates = decoder.estimates(looked.tokens)
