@@ -17,7 +17,8 @@ from geosam.protocol import Backend, Precision
 
 CACHE = 8 * 2**20  # bytes of cells that stay in a CPU's cache while they are worked on
 FEW = 4  # prompts of a small network that are too little work for several threads
-GPU_SHARE = 256 * 2**20  # bytes of cells that keep a GPU busy; the whole work takes ten times that
+GPU_SHARE = 512 * 2**20  # bytes of cells that keep a GPU busy,
+GPU_PART = 32  # if it has so many times that: the whole work takes ten times the cells
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -73,6 +74,9 @@ class Engine:
                     f"Backend openvino: asked for on {found} (expected cpu). Use torch on a GPU."
                 )
             check_openvino()
+        if precision == "fp32" and found.type == "cuda":
+            # Unless told, torch rounds what GPUs convolve to ten bits.
+            torch.backends.cudnn.allow_tf32 = False
         return cls(found, DTYPES[precision], backend)
 
     @property
@@ -155,7 +159,10 @@ class Engine:
 
     def prompts(self, cell_bytes: int) -> int:
         """Prompts to be decoded at once, when the cells of each take so many bytes."""
-        at_once = CACHE if self.device.type == "cpu" else GPU_SHARE
+        at_once = CACHE
+        if self.device.type != "cpu":
+            memory = torch.cuda.get_device_properties(self.device).total_memory
+            at_once = min(GPU_SHARE, memory // GPU_PART)
         return max(1, at_once // cell_bytes)
 
 

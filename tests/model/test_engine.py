@@ -1,5 +1,7 @@
 """Where networks compute and how: what is not there is refused by name."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -45,10 +47,13 @@ def test_unknown_wishes_are_refused(wish, match):
         load_model(**wish)
 
 
-def test_work_suits_the_device():
+def test_work_suits_the_device(monkeypatch):
     gpu = Engine(torch.device("cuda"), torch.bfloat16)
-    assert [engine.prompts(2**20) for engine in (CPU, gpu)] == [8, 256]
-    assert CPU.prompts(10**9) == 1
+    for gigabytes, most in ((80, 512), (8, 256)):
+        memory = SimpleNamespace(total_memory=gigabytes * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, memory=memory: memory)
+        assert gpu.prompts(2**20) == most
+    assert (CPU.prompts(2**20), CPU.prompts(10**9)) == (8, 1)
     assert (CPU.images, gpu.images) == (1, 16)
 
 
