@@ -160,7 +160,7 @@ class Engine:
     def prompts(self, cell_bytes: int) -> int:
         """Prompts to be decoded at once, when the cells of each take so many bytes."""
         at_once = CACHE
-        if self.device.type != "cpu":
+        if self.device.type == "cuda":
             memory = torch.cuda.get_device_properties(self.device).total_memory
             at_once = min(GPU_SHARE, memory // GPU_PART)
         return max(1, at_once // cell_bytes)
