@@ -1,6 +1,6 @@
 """What images and prompts cost on a GPU, beside its limit and the published code.
 
-    python -m benchmarks.gpu_speed [--models vit-h,vit-b,nano] [--precision bf16] [--rounds 5]
+    python -m benchmarks.gpu_speed [--models vit-h,vit-b,nano] [--compile vit-b] [--meta vit-b]
 
 Random weights: cost and rounding do not depend on training. Times are medians of wall seconds over
 the rounds, after one that is not counted:
@@ -48,7 +48,7 @@ from geosam.model.sam1 import Sam1
 from geosam.model.sam1_runtime import Sam1Model
 from geosam.model.sam2 import Sam2
 from geosam.model.sam2_runtime import Sam2Model
-from geosam.protocol import Precision, TilePrompt
+from geosam.protocol import Backend, Precision, TilePrompt
 from tests.references import Meta, image
 
 CONFIGS: dict[str, Sam1Config | Sam2Config | SamConfig] = {
@@ -65,11 +65,13 @@ CONFIGS: dict[str, Sam1Config | Sam2Config | SamConfig] = {
 CLICKS = 1024
 
 
-def build(name: str, precision: Precision, device: str) -> Sam1Model | Sam2Model | SamModel:
+def build(
+    name: str, precision: Precision, device: str, backend: Backend = "torch"
+) -> Sam1Model | Sam2Model | SamModel:
     """A model with random weights of which none is degenerate."""
     config = CONFIGS[name]
     torch.manual_seed(0)
-    engine = Engine.of(device, precision)
+    engine = Engine.of(device, precision, backend)
     with torch.device(engine.device):
         network = {Sam1Config: Sam1, Sam2Config: Sam2, SamConfig: Sam}[type(config)](config)
         for key, parameter in network.named_parameters():
@@ -111,7 +113,7 @@ def clicks(size: int) -> list[TilePrompt]:
     return [TilePrompt(xy, np.ones(1, np.int64)) for xy in places]
 
 
-def measure(name: str, precision: Precision, rounds: int, most: float) -> None:
+def measure(name: str, precision: Precision, backend: Backend, rounds: int, most: float) -> None:
     exact = build(name, "fp32", "cuda")
     size = exact.size
     tiles = np.concatenate([image(i, size) for i in range(exact.batch)])
@@ -121,7 +123,7 @@ def measure(name: str, precision: Precision, rounds: int, most: float) -> None:
     del exact
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model = build(name, precision, "cuda")
+    model = build(name, precision, "cuda", backend)
     own = model.encode(tiles[:2]).astype(np.float32)
     found = model.decode(own[0].astype(np.float16), asked[:64], multimask=True)[0] > 0
     features = own[0].astype(np.float16)
@@ -146,7 +148,7 @@ def measure(name: str, precision: Precision, rounds: int, most: float) -> None:
     peak = torch.cuda.max_memory_allocated() / 1e9
     share = operations(name) / net_s / most
     print(
-        f"{name:16}{precision:6}{1 / net_s:9.1f}{100 * share:7.0f} %{1 / encode_s:9.1f}"
+        f"{name:16}{backend:14}{precision:6}{1 / net_s:9.1f}{100 * share:7.0f} %{1 / encode_s:9.1f}"
         f"{decode(CLICKS):11.1f}{decode(64):9.1f}"
         f"{peak:9.2f}{error:9.0e}{np.median(iou):9.4f} /{np.percentile(iou, 5):7.4f}",
         flush=True,
@@ -183,7 +185,7 @@ def measure_meta(name: str, precision: Precision, rounds: int, most: float) -> N
 
     share = operations(name) / net_s / most
     print(
-        f"{'Meta ' + name:16}{precision:6}{1 / net_s:9.1f}{100 * share:7.0f} %{'':20}"
+        f"{'Meta ' + name:30}{precision:6}{1 / net_s:9.1f}{100 * share:7.0f} %{'':20}"
         f"{1000 * seconds(decode, rounds):9.1f}",
         flush=True,
     )
@@ -193,19 +195,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", default=",".join(CONFIGS), help="Names with commas between.")
     parser.add_argument("--precision", default="bf16", choices=list(DTYPES))
+    parser.add_argument("--compile", default="", help="Those to measure compiled by torch too.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--meta", default="vit-h,vit-b", help="Those to measure Meta's code with.")
     arguments = parser.parse_args()
     most = limit(DTYPES[arguments.precision], arguments.rounds)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print(f"one large matrix product in {arguments.precision}: {most / 1e12:.0f} TFLOP/s")
-    print(f"{'':22}{'net':>9}{'of':>9}{'encode':>9}{CLICKS:>5} prompts{'by 64':>8}{'peak':>9}")
+    print(f"{'':36}{'net':>9}{'of':>9}{'encode':>9}{CLICKS:>5} prompts{'by 64':>8}{'peak':>9}")
     print(
-        f"{'model':22}{'tiles/s':>9}{'limit':>9}{'tiles/s':>9}{'ms':>11}{'ms':>9}{'GB':>9}"
+        f"{'model':36}{'tiles/s':>9}{'limit':>9}{'tiles/s':>9}{'ms':>11}{'ms':>9}{'GB':>9}"
         f"{'error':>9}{'IoU':>16}"
     )
-    for name in arguments.models.split(","):
-        measure(name, arguments.precision, arguments.rounds, most)
+    compiled = filter(None, arguments.compile.split(","))
+    rows: list[tuple[str, Backend]] = [(name, "torch") for name in arguments.models.split(",")]
+    for name, backend in rows + [(name, "torch-compile") for name in compiled]:
+        measure(name, arguments.precision, backend, arguments.rounds, most)
         torch.cuda.empty_cache()
     for name in filter(None, arguments.meta.split(",")):
         measure_meta(name, arguments.precision, arguments.rounds, most)

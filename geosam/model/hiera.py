@@ -47,7 +47,8 @@ class WindowAttention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v)  # (B * windows, heads, side * side, c)
         out = out.transpose(1, 2).reshape(batch, rows, cols, side, side, -1)
         out = out.transpose(2, 3).reshape(batch, rows * side, cols * side, -1)
-        return self.proj(out[:, :height, :width])  # type: ignore[no-any-return]
+        out = out[:, :height, :width].contiguous()  # (B, H, W, C)
+        return self.proj(out)  # type: ignore[no-any-return]
 
     def _windows(self, x: Tensor, padding: Tensor, rows: int, cols: int, side: int) -> list[Tensor]:
         """Cells (B, H, W, n * C) -> n of (B * rows * cols, heads, side * side, c)."""
@@ -107,7 +108,7 @@ class Hiera(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, S, S) -> cells (B, s, s, C) at strides 4, 8, 16 and 32."""
-        x = self.patch_embed(images).permute(0, 2, 3, 1)  # (B, S/4, S/4, C)
+        x = self.patch_embed(images).permute(0, 2, 3, 1).contiguous()  # (B, S/4, S/4, C)
         x = x + self._positions()
         stages = []
         for i, block in enumerate(self.blocks):
@@ -117,10 +118,18 @@ class Hiera(nn.Module):
         return stages
 
     def _positions(self) -> Tensor:
-        """Position embedding (1, S/4, S/4, C): a coarse one, and one that each window repeats."""
-        coarse = F.interpolate(self.pos_embed, (self.grid, self.grid), mode="bicubic")
-        repeats = self.grid // self.pos_embed_window.shape[-1]
-        return (coarse + self.pos_embed_window.tile(repeats, repeats)).permute(0, 2, 3, 1)
+        """Position embedding (S/4, S/4, C): a coarse one, and one that each window repeats.
+
+        The coarse one is spread bicubically, along each axis by one product.
+        """
+        coarse = self.pos_embed[0].float().permute(1, 2, 0)  # (n, n, C)
+        window = self.pos_embed_window[0].float().permute(1, 2, 0)  # (w, w, C)
+        along = torch.eye(len(coarse), device=coarse.device)  # (n, n)
+        along = F.interpolate(along[None, None], (self.grid, len(along)), mode="bicubic")[0, 0]
+        coarse = torch.einsum("yi,ixc->yxc", along, coarse)  # (S/4, n, C)
+        repeats = self.grid // len(window)
+        both = along @ coarse + window.tile(repeats, repeats, 1)  # (S/4, S/4, C)
+        return both.to(self.pos_embed.dtype)
 
 
 class HieraEncoder(nn.Module):

@@ -55,7 +55,8 @@ class ImageAttention(nn.Module):
         out = self._attend(q, k, v)  # (windows, side, side, c), one for each head too
         out = out.view(batch, rows, cols, self.heads, side, side, -1)
         out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * side, cols * side, channels)
-        return self.proj(out[:, :height, :width])  # type: ignore[no-any-return]  # (B, H, W, C)
+        out = out[:, :height, :width].contiguous()  # (B, H, W, C)
+        return self.proj(out)  # type: ignore[no-any-return]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention within each of many windows, (windows, side, side, c) each, to the same."""
