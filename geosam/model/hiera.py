@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from geosam.model.config import HieraConfig, Sam2Config
 from geosam.model.image_encoder import Features
-from geosam.model.layers import LayerNorm
+from geosam.model.layers import CellLinear, LayerNorm, cell_linear
 
 EPS = 1e-6
 
@@ -28,8 +28,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.channels = heads, outputs // heads
         self.window, self.pool = window, pool
-        self.qkv = nn.Linear(inputs, 3 * outputs)
-        self.proj = nn.Linear(outputs, outputs)
+        self.qkv = CellLinear(inputs, 3 * outputs)
+        self.proj = CellLinear(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Cells (B, H, W, inputs) -> (B, H, W, outputs), or (B, H/2, W/2, outputs) if pooled."""
@@ -71,9 +71,9 @@ class HieraBlock(nn.Module):
         self.attn = WindowAttention(inputs, outputs, heads, window, pool=pool)
         self.norm2 = LayerNorm(outputs, eps=EPS)
         self.mlp = nn.Sequential(
-            nn.Linear(outputs, 4 * outputs), nn.GELU(), nn.Linear(4 * outputs, outputs)
+            CellLinear(outputs, 4 * outputs), nn.GELU(), CellLinear(4 * outputs, outputs)
         )
-        self.proj = nn.Linear(inputs, outputs) if pool else None
+        self.proj = CellLinear(inputs, outputs) if pool else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Cells (B, H, W, inputs) -> (B, H, W, outputs), or (B, H/2, W/2, outputs) if pooled."""
@@ -176,4 +176,4 @@ def through(x: Tensor, first: nn.Conv2d, *further: nn.Conv2d) -> Tensor:
     for convolution in further:
         own = convolution.weight.flatten(1)  # (C'', C')
         weight, bias = own @ weight, own @ bias + convolution.bias  # type: ignore[operator]
-    return F.linear(x, weight, bias)
+    return cell_linear(x, weight, bias)

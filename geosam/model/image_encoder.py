@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import SamConfig
-from geosam.model.layers import LayerNorm2d, is_traced
+from geosam.model.layers import LayerNorm2d, PointConv, is_traced
 
 # (repeats, kernel, stride, expansion, output channels) of each stage of EfficientNet-Lite0.
 STAGES = (
@@ -60,9 +60,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
+        self.expand = PointConv(inputs, hidden) if expansion > 1 else None
         self.depthwise = SameConv(hidden, hidden, kernel, stride, groups=hidden)
-        self.project = nn.Conv2d(hidden, outputs, 1)
+        self.project = PointConv(hidden, outputs)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,19 +110,15 @@ class NanoEncoder(nn.Module):
         self.trunk = EfficientNetLite0()
         channels4, channels8, channels16, channels32 = (STAGES[i][-1] for i in (1, 2, 4, 6))
         skip8, skip4 = config.skip_channels
-        self.lateral32 = nn.Sequential(
-            LayerNorm2d(channels32), nn.Conv2d(channels32, config.width, 1)
-        )
-        self.lateral16 = nn.Sequential(
-            LayerNorm2d(channels16), nn.Conv2d(channels16, config.width, 1)
-        )
+        self.lateral32 = nn.Sequential(LayerNorm2d(channels32), PointConv(channels32, config.width))
+        self.lateral16 = nn.Sequential(LayerNorm2d(channels16), PointConv(channels16, config.width))
         self.smooth16 = nn.Sequential(
             nn.GELU(),
             nn.Conv2d(config.width, config.width, 3, padding=1),
             LayerNorm2d(config.width),
         )
-        self.lateral8 = nn.Sequential(LayerNorm2d(channels8), nn.Conv2d(channels8, skip8, 1))
-        self.lateral4 = nn.Sequential(LayerNorm2d(channels4), nn.Conv2d(channels4, skip4, 1))
+        self.lateral8 = nn.Sequential(LayerNorm2d(channels8), PointConv(channels8, skip8))
+        self.lateral4 = nn.Sequential(LayerNorm2d(channels4), PointConv(channels4, skip4))
 
     def forward(self, images: Tensor) -> Features:
         """Images (B, 3, S, S), grey levels 0..255 -> Features."""

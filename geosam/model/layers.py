@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from geosam.model import kernels
 
+CONVOLVES = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+IMAGES = 16  # from so many on, torch convolves by oneDNN, which is quick, on one thread too
+
 
 def is_traced() -> bool:
     """Whether what is computed here is being recorded, for another engine to compute it."""
@@ -22,6 +25,42 @@ def layer_norm(
         return kernels.normalised(x, weight, bias, eps, gelu=gelu)
     x = F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return F.gelu(x) if gelu else x
+
+
+def cell_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer for the many cells of images: (..., C) -> (..., C').
+
+    A CPU adds the bias on the way in a convolution of 1 x 1 cells, where a product has it written
+    first. `IMAGES` parts of the cells pass as so many images.
+    """
+    convolves = CONVOLVES and not (x.is_cuda or is_traced() or torch.compiler.is_compiling())
+    if not convolves or x.shape[:-1].numel() % IMAGES:
+        return F.linear(x, weight, bias)
+    rows = x.reshape(IMAGES, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (16, C, 1, cells / 16)
+    out = F.conv2d(rows, weight[..., None, None], bias).permute(0, 2, 3, 1)
+    return out.reshape(*x.shape[:-1], -1)  # (..., C')
+
+
+class CellLinear(nn.Linear):
+    """A linear layer for the many cells of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C')."""
+        return cell_linear(x, self.weight, self.bias)
+
+
+class PointConv(nn.Conv2d):
+    """A convolution of 1 x 1 px; torch has one that is as fast in half precision only."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W), a pixel's channels together in memory."""
+        if x.is_cuda or is_traced() or x.dtype != torch.float32:
+            return super().forward(x)
+        cells = cell_linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return cells.permute(0, 3, 1, 2)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -60,7 +99,7 @@ class Neck(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, 1, bias=False),
+            PointConv(inputs, outputs, bias=False),
             LayerNorm2d(outputs),
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             LayerNorm2d(outputs),

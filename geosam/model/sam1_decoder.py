@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import TwoWayConfig
-from geosam.model.layers import MLP, LayerNorm2d, layer_norm
+from geosam.model.layers import MLP, LayerNorm2d, cell_linear, layer_norm
 from geosam.model.mask_decoder import MASKS
 from geosam.model.one_image import OneImage, attend
 from geosam.model.transformer import TwoWayTransformer
@@ -30,12 +30,7 @@ class Upscale(nn.Module):
         """Channels of cells (..., inputs) -> those of each cell's four parts (..., 4, outputs)."""
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * outputs, inputs)
         bias = self.bias.repeat(4)
-        if x.is_cuda:
-            return torch.unflatten(F.linear(x, weight, bias), -1, (4, -1))
-        # A CPU adds the bias on the way in a convolution, where a product has it written first.
-        rows = x.flatten(0, -2)[None, None].permute(0, 3, 1, 2)  # (1, inputs, 1, cells)
-        parts = F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-        return parts.reshape(*x.shape[:-1], 4, -1)  # (..., 4, outputs)
+        return torch.unflatten(cell_linear(x, weight, bias), -1, (4, -1))  # (..., 4, outputs)
 
 
 class CellDecoder(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geosam.model.config import TinyVitConfig
-from geosam.model.layers import LayerNorm, Neck
+from geosam.model.layers import CellLinear, LayerNorm, Neck
 
 EXPANSION = 4  # hidden channels of convolutional blocks and MLPs, in widths
 BAND_NUMBERS = 2**20  # of the widest cells that are made at a time, 4 MB
@@ -56,9 +56,9 @@ class ThreeConvs(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Linear(inputs, hidden)
+        self.conv1 = CellLinear(inputs, hidden)
         self.conv2 = Depthwise(hidden, stride)
-        self.conv3 = nn.Linear(hidden, outputs)
+        self.conv3 = CellLinear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Cells (B, H, W, inputs) -> (B, H / stride, W / stride, outputs).
@@ -97,8 +97,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.window = heads, window
         self.norm = LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = CellLinear(width, 3 * width)
+        self.proj = CellLinear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +117,8 @@ class WindowAttention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias())
         out = out.transpose(1, 2).reshape(batch, rows, cols, side, side, channels)
         out = out.transpose(2, 3).reshape(batch, rows * side, cols * side, channels)
-        return self.proj(out[:, :height, :width])  # type: ignore[no-any-return]  # (B, H, W, C)
+        out = out[:, :height, :width].contiguous()  # (B, H, W, C)
+        return self.proj(out)  # type: ignore[no-any-return]
 
     def _bias(self) -> Tensor:
         """What is added to the scores of each pair of a window's cells, (1, heads, cells, cells).
@@ -139,9 +140,9 @@ class TinyVitBlock(nn.Module):
         self.local_conv = Depthwise(width)
         self.mlp = nn.Sequential(
             LayerNorm(width),
-            nn.Linear(width, EXPANSION * width),
+            CellLinear(width, EXPANSION * width),
             nn.GELU(),
-            nn.Linear(EXPANSION * width, width),
+            CellLinear(EXPANSION * width, width),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from geosam.model import kernels
 from geosam.model.config import VitConfig
-from geosam.model.layers import LayerNorm, Neck
+from geosam.model.layers import CellLinear, LayerNorm, Neck, cell_linear
 
 PATCH = 16
 EPS = 1e-6
@@ -30,8 +30,8 @@ class ImageAttention(nn.Module):
     def __init__(self, config: VitConfig, window: int) -> None:
         super().__init__()
         self.heads, self.window = config.heads, window
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.proj = nn.Linear(config.width, config.width)
+        self.qkv = CellLinear(config.width, 3 * config.width)
+        self.proj = CellLinear(config.width, config.width)
         channels = config.width // config.heads
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * window - 1, channels))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * window - 1, channels))
@@ -47,7 +47,7 @@ class ImageAttention(nn.Module):
         if (rows * side, cols * side) == (height, width):
             qkv = self.qkv(x)  # (B, H, W, 3C)
         else:
-            qkv = F.linear(x, self.qkv.weight)  # (B, H, W, 3C)
+            qkv = cell_linear(x, self.qkv.weight, None)  # (B, H, W, 3C)
             edges = (0, 0, 0, cols * side - width, 0, rows * side - height)
             qkv = F.pad(qkv, edges).add_(self.qkv.bias)  # (B, rows * side, cols * side, 3C)
         qkv = qkv.view(batch, rows, side, cols, side, 3, self.heads, -1)
@@ -136,9 +136,9 @@ class VitBlock(nn.Module):
         self.attn = ImageAttention(config, window)
         self.norm2 = LayerNorm(config.width, eps=EPS)
         self.mlp = nn.Sequential(
-            nn.Linear(config.width, config.mlp_width),
+            CellLinear(config.width, config.mlp_width),
             nn.GELU(),
-            nn.Linear(config.mlp_width, config.width),
+            CellLinear(config.mlp_width, config.width),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class PatchEmbedding(nn.Conv2d):
         batch, bands, height, width = images.shape
         patches = images.view(batch, bands, height // PATCH, PATCH, width // PATCH, PATCH)
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, 3 * 16 * 16)
-        return F.linear(patches, self.weight.flatten(1), self.bias)  # (B, h, w, C)
+        return cell_linear(patches, self.weight.flatten(1), self.bias)  # (B, h, w, C)
 
 
 class VitEncoder(nn.Module):
