@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from geosam.model import kernels
 
+# A CPU's convolutions are quick where oneDNN makes them, torch's own are not.
 CONVOLVES = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 IMAGES = 16  # from so many on, torch convolves by oneDNN, which is quick, on one thread too
 
